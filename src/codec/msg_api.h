@@ -1,0 +1,209 @@
+#pragma once
+/* iron-api -> iron-control: one request an API call, already validated against the API's tables; answered by rows and
+ * then msg_done, all with the request's txn. Every request begins with who asks. */
+#include "codec/wire.h"
+
+/* key_hash: SHA-256 of the bearer key, empty when there was none. op: enum api_op (model/op.h), which decides the scope.
+ * address: the client's; client: its User-Agent, cut. */
+#define REQ(F, T) F(T, str, key_hash, 32) F(T, u16, op, 0) F(T, str, address, 64) F(T, str, client, 128)
+
+/* The prefix of every request, to read before its own record. */
+#define MSG_REQ_FIELDS(F, T) REQ(F, T)
+WIRE_DECLARE(msg_req, MSG_REQ_FIELDS);
+
+/* egress_mode: 0 enforce, 1 warn, 2 inherit. rules: list of rec_rule (ids 0). labels: list of "k=v". ports etc. are in
+ * canonical form only after policy/rule.h has been over them, which is iron-control's work. */
+#define MSG_VM_CREATE_FIELDS(F, T)                                                                                     \
+	REQ(F, T)                                                                                                      \
+	F(T, str, name, 63)                                                                                            \
+	F(T, str, public_key, 16384)                                                                                   \
+	F(T, str, image, 63)                                                                                           \
+	F(T, u32, vcpus, 32)          /* 0: the default shape's */                                                     \
+	F(T, u32, memory_mib, 262144) /* 0: the default shape's */                                                     \
+	F(T, u32, disk_gib, 2048)     /* 0: 10 */                                                                      \
+	F(T, list, labels, 8192)                                                                                       \
+	F(T, u8, egress_mode, 2)                                                                                       \
+	F(T, flag, egress_inherit, 0)                                                                                  \
+	F(T, list, rules, 98304)
+WIRE_DECLARE(msg_vm_create, MSG_VM_CREATE_FIELDS);
+
+/* status, status_detail, label_key/label_value, name: filters, empty: none. cursor: as given, opaque. sort: 0
+ * default, 1 created_at, 2 updated_at, 3 name. order: 0 default, 1 asc, 2 desc. */
+#define MSG_VM_LIST_FIELDS(F, T)                                                                                       \
+	REQ(F, T)                                                                                                      \
+	F(T, str, status, 31)                                                                                          \
+	F(T, str, status_detail, 31)                                                                                   \
+	F(T, str, name, 63)                                                                                            \
+	F(T, str, label_key, 63)                                                                                       \
+	F(T, str, label_value, 255)                                                                                    \
+	F(T, str, cursor, 255)                                                                                         \
+	F(T, u32, limit, 100)                                                                                          \
+	F(T, u8, sort, 3)                                                                                              \
+	F(T, u8, order, 2)
+WIRE_DECLARE(msg_vm_list, MSG_VM_LIST_FIELDS);
+
+/* One object of a kind that op names. vm: the owner in paths under /vms/:id, 0 for the workspace's. wait_ms: hold the
+ * answer until ready, or that long. force: DELETE /vms/:id?force=true. */
+#define MSG_OBJECT_FIELDS(F, T)                                                                                        \
+	REQ(F, T) F(T, u64, vm, 0) F(T, u64, id, 0) F(T, u32, wait_ms, 25000) F(T, flag, force, 0)
+WIRE_DECLARE(msg_object, MSG_OBJECT_FIELDS);
+
+#define MSG_VM_STOP_FIELDS(F, T) REQ(F, T) F(T, u64, vm, 0)
+WIRE_DECLARE(msg_vm_stop, MSG_VM_STOP_FIELDS);
+
+/* Answered by msg_done with token: the stream comes (or came) to iron-api from irond as msg_stream{token}. argv: for the
+ * record only, cut to fit. */
+#define MSG_EXEC_OPEN_FIELDS(F, T) REQ(F, T) F(T, u64, vm, 0) F(T, str, user, 63) F(T, list, argv, 4096) F(T, flag, tty, 0)
+WIRE_DECLARE(msg_exec_open, MSG_EXEC_OPEN_FIELDS);
+
+/* vm 0: the workspace's. mode: 0 enforce, 1 warn; 255: absent. */
+#define MSG_POLICY_PUT_FIELDS(F, T) REQ(F, T) F(T, u64, vm, 0) F(T, u8, mode, 255)
+WIRE_DECLARE(msg_policy_put, MSG_POLICY_PUT_FIELDS);
+
+#define MSG_RULE_LIST_FIELDS(F, T)                                                                                     \
+	REQ(F, T)                                                                                                      \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, str, host, 255)                                                                                           \
+	F(T, str, cidr, 49)                                                                                            \
+	F(T, str, name, 63)                                                                                            \
+	F(T, str, cursor, 255)                                                                                         \
+	F(T, u32, limit, 200)                                                                                          \
+	F(T, u8, sort, 3)                                                                                              \
+	F(T, u8, order, 2)
+WIRE_DECLARE(msg_rule_list, MSG_RULE_LIST_FIELDS);
+
+/* rule: an encoded rec_rule as asked for (raw host, ports …; tls 0/1, or tls_given false). */
+#define MSG_RULE_CREATE_FIELDS(F, T) REQ(F, T) F(T, u64, vm, 0) F(T, flag, tls_given, 0) F(T, str, rule, 49152)
+WIRE_DECLARE(msg_rule_create, MSG_RULE_CREATE_FIELDS);
+
+/* verdict: 0 any, 1 allowed, 2 denied (denied and warn), 3 warn, 4 blocked. allowed, mode: 0 any, else value + 1.
+ * protocol: 0 any. since, until: ms since 1970, 0: none. order: 0 default. */
+#define MSG_EVENTS_LIST_FIELDS(F, T)                                                                                   \
+	REQ(F, T)                                                                                                      \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, u8, verdict, 4)                                                                                           \
+	F(T, u8, allowed, 2)                                                                                           \
+	F(T, u8, mode, 2)                                                                                              \
+	F(T, u8, protocol, 7)                                                                                          \
+	F(T, str, host, 255)                                                                                           \
+	F(T, str, cidr, 49)                                                                                            \
+	F(T, i64, since, 0)                                                                                            \
+	F(T, i64, until, 0)                                                                                            \
+	F(T, str, cursor, 255)                                                                                         \
+	F(T, u32, limit, 500)                                                                                          \
+	F(T, u8, order, 2)
+WIRE_DECLARE(msg_events_list, MSG_EVENTS_LIST_FIELDS);
+
+/* scopes: bit set of enum scope (model/scope.h). expires_at: ms, 0: never. */
+#define MSG_KEY_CREATE_FIELDS(F, T) REQ(F, T) F(T, str, name, 63) F(T, u32, scopes, 0) F(T, i64, expires_at, 0)
+WIRE_DECLARE(msg_key_create, MSG_KEY_CREATE_FIELDS);
+
+/* A list without filters of its own (keys, images), or a call without parameters (host, ready, me). */
+#define MSG_PAGE_FIELDS(F, T) REQ(F, T) F(T, str, cursor, 255) F(T, u32, limit, 200) F(T, str, name, 63)
+WIRE_DECLARE(msg_page, MSG_PAGE_FIELDS);
+
+/* For the record: an API call that ended in iron-api itself (401 without a key, 404, 422 …), or the latency and status
+ * of one that did not. Not answered. */
+#define MSG_API_RECORD_FIELDS(F, T)                                                                                    \
+	REQ(F, T) F(T, str, method, 16) F(T, str, path, 255) F(T, u16, status, 999) F(T, u32, duration_us, 0)
+WIRE_DECLARE(msg_api_record, MSG_API_RECORD_FIELDS);
+
+/* --- iron-control -> iron-api --- */
+
+/* status: the HTTP status; 200-299: the rows before it are the answer. code, message: the error object's. cursor "" is
+ * null. value: exec's token. retry_after_s: 0, none. */
+#define MSG_DONE_FIELDS(F, T)                                                                                          \
+	F(T, u16, status, 999)                                                                                         \
+	F(T, str, code, 63)                                                                                            \
+	F(T, str, message, 512)                                                                                        \
+	F(T, flag, has_more, 0)                                                                                        \
+	F(T, str, cursor, 255)                                                                                         \
+	F(T, u64, value, 0)                                                                                            \
+	F(T, u32, retry_after_s, 0)
+WIRE_DECLARE(msg_done, MSG_DONE_FIELDS);
+
+/* Times are ms since 1970, 0: absent. */
+#define ROW_VM_FIELDS(F, T)                                                                                            \
+	F(T, u64, id, 0)                                                                                               \
+	F(T, str, name, 63)                                                                                            \
+	F(T, str, status, 31)                                                                                          \
+	F(T, str, status_detail, 31)                                                                                   \
+	F(T, str, status_reason, 512)                                                                                  \
+	F(T, str, image, 63)                                                                                           \
+	F(T, u64, snapshot, 0)                                                                                         \
+	F(T, u64, parent, 0)                                                                                           \
+	F(T, u64, generation, 0)                                                                                       \
+	F(T, u32, vcpus, 0)                                                                                            \
+	F(T, u32, memory_mib, 0)                                                                                       \
+	F(T, u32, disk_gib, 0)                                                                                         \
+	F(T, list, labels, 8192)                                                                                       \
+	F(T, i64, created_at, 0)                                                                                       \
+	F(T, i64, updated_at, 0)                                                                                       \
+	F(T, i64, started_at, 0)                                                                                       \
+	F(T, i64, stopped_at, 0)
+WIRE_DECLARE(row_vm, ROW_VM_FIELDS);
+
+#define ROW_POLICY_FIELDS(F, T) F(T, u8, mode, 1) F(T, flag, inherited, 0)
+WIRE_DECLARE(row_policy, ROW_POLICY_FIELDS);
+
+/* rule: an encoded rec_rule. */
+#define ROW_RULE_FIELDS(F, T) F(T, str, rule, 49152)
+WIRE_DECLARE(row_rule, ROW_RULE_FIELDS);
+
+/* closed: status_code, bytes and duration are known. */
+#define ROW_EVENT_FIELDS(F, T)                                                                                         \
+	F(T, u64, seq, 0)                                                                                              \
+	F(T, i64, timestamp, 0)                                                                                        \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, str, host, 255)                                                                                           \
+	F(T, str, cidr, 49)                                                                                            \
+	F(T, str, address, 45)                                                                                         \
+	F(T, u16, port, 0)                                                                                             \
+	F(T, u8, protocol, 7)                                                                                          \
+	F(T, str, method, 32)                                                                                          \
+	F(T, str, path, 1024)                                                                                          \
+	F(T, flag, closed, 0)                                                                                          \
+	F(T, u16, status, 999)                                                                                         \
+	F(T, u64, bytes_sent, 0)                                                                                       \
+	F(T, u64, bytes_received, 0)                                                                                   \
+	F(T, u32, duration_ms, 0)                                                                                      \
+	F(T, u8, verdict, 3)                                                                                           \
+	F(T, u8, mode, 1)                                                                                              \
+	F(T, u64, rule, 0)                                                                                             \
+	F(T, list, secrets, 2048)                                                                                      \
+	F(T, str, reason, 255)
+WIRE_DECLARE(row_event, ROW_EVENT_FIELDS);
+
+/* key: the key itself, in the answer to its creation only. */
+#define ROW_KEY_FIELDS(F, T)                                                                                           \
+	F(T, u64, id, 0)                                                                                               \
+	F(T, str, name, 63)                                                                                            \
+	F(T, str, key, 127)                                                                                            \
+	F(T, str, hint, 31)                                                                                            \
+	F(T, u32, scopes, 0)                                                                                           \
+	F(T, i64, created_at, 0)                                                                                       \
+	F(T, i64, expires_at, 0)                                                                                       \
+	F(T, i64, last_used_at, 0)
+WIRE_DECLARE(row_key, ROW_KEY_FIELDS);
+
+#define ROW_IMAGE_FIELDS(F, T)                                                                                         \
+	F(T, u64, id, 0)                                                                                               \
+	F(T, str, name, 63)                                                                                            \
+	F(T, str, hash, 64)                                                                                            \
+	F(T, str, kernel, 127)                                                                                         \
+	F(T, str, made_from, 1024)                                                                                     \
+	F(T, u64, size_bytes, 0)                                                                                       \
+	F(T, i64, created_at, 0)
+WIRE_DECLARE(row_image, ROW_IMAGE_FIELDS);
+
+/* host: an encoded msg_host; the rest is iron-control's own count. Followed by row_role rows. */
+#define ROW_HOST_FIELDS(F, T)                                                                                          \
+	F(T, str, host, 4096)                                                                                          \
+	F(T, u32, vms_running, 0)                                                                                      \
+	F(T, u32, vms_total, 0)                                                                                        \
+	F(T, u64, memory_committed_mib, 0)                                                                             \
+	F(T, u64, memory_budget_mib, 0)
+WIRE_DECLARE(row_host, ROW_HOST_FIELDS);
+/* role: an encoded msg_role_row. */
+#define ROW_ROLE_FIELDS(F, T) F(T, str, role, 512)
+WIRE_DECLARE(row_role, ROW_ROLE_FIELDS);

@@ -1,0 +1,154 @@
+#pragma once
+/* What irond tells its roles at their start, and what iron-control may ask of irond. A request to irond carries ids and
+ * bounded integers only: paths, uids, command lines and nft text are irond's own. */
+#include "codec/wire.h"
+
+/* Which process is at the other end of a channel (msg_peer.role). */
+enum role { ROLE_IROND, ROLE_API, ROLE_CONTROL, ROLE_VM, ROLE_EGRESS, ROLE_VAULT, ROLE_AUDIT, ROLE_SSH, ROLE_WORKER };
+
+/* The general answer. code: 0 or a negative errno; reason: one sentence for a person. */
+#define MSG_RESULT_FIELDS(F, T) F(T, i64, code, 0) F(T, str, reason, 512) F(T, u64, value, 0)
+WIRE_DECLARE(msg_result, MSG_RESULT_FIELDS);
+
+/* irond -> role, with one descriptor: from now on that is the channel to `role` (id: the VM's or the workspace's, 0 for
+ * a role there is one of). It replaces an earlier one to the same. */
+#define MSG_PEER_FIELDS(F, T) F(T, u8, role, 8) F(T, u64, id, 0)
+WIRE_DECLARE(msg_peer, MSG_PEER_FIELDS);
+
+/* Answered by msg_result at once: the role's loop turns. */
+#define MSG_PING_FIELDS(F, T)
+WIRE_DECLARE(msg_ping, MSG_PING_FIELDS);
+
+/* Descriptors: certificate (PEM), private key (PEM), then `listeners` listening sockets. */
+#define MSG_API_CONFIG_FIELDS(F, T)                                                                                    \
+	F(T, u8, listeners, 4)                                                                                         \
+	F(T, flag, tls, 0)                                                                                             \
+	F(T, str, public_host, 253)                                                                                    \
+	F(T, u32, max_connections, 0)                                                                                  \
+	F(T, u32, max_body_bytes, 0)                                                                                   \
+	F(T, u32, idle_timeout_ms, 0)
+WIRE_DECLARE(msg_api_config, MSG_API_CONFIG_FIELDS);
+
+/* shapes: list of rec_shape. synthetic_base/_prefix: IPv4, host order. private_allow: list of rec_private. */
+#define REC_SHAPE_FIELDS(F, T) F(T, str, name, 63) F(T, u32, vcpus, 32) F(T, u32, memory_mib, 262144)
+WIRE_DECLARE(rec_shape, REC_SHAPE_FIELDS);
+#define REC_PRIVATE_FIELDS(F, T) F(T, str, cidr, 49) F(T, list, hosts, 16384)
+WIRE_DECLARE(rec_private, REC_PRIVATE_FIELDS);
+#define MSG_CONTROL_CONFIG_FIELDS(F, T)                                                                                \
+	F(T, str, state_dir, 255)                                                                                      \
+	F(T, list, shapes, 8192)                                                                                       \
+	F(T, u32, synthetic_base, 0)                                                                                   \
+	F(T, u8, synthetic_prefix, 32)                                                                                 \
+	F(T, list, private_allow, 65536)                                                                               \
+	F(T, u32, max_vms, 0)                                                                                          \
+	F(T, u32, max_vms_per_workspace, 0)                                                                            \
+	F(T, u32, memory_budget_mib, 0)                                                                                \
+	F(T, u32, boot_timeout_ms, 0)                                                                                  \
+	F(T, u32, stop_timeout_ms, 0)                                                                                  \
+	F(T, str, default_image, 63)
+WIRE_DECLARE(msg_control_config, MSG_CONTROL_CONFIG_FIELDS);
+
+/* Descriptors: connected sockets to QMP, the agent channel, the serial console. */
+#define MSG_VM_CONFIG_FIELDS(F, T) F(T, u64, vm, 0) F(T, u64, generation, 0) F(T, u32, boot_timeout_ms, 0)
+WIRE_DECLARE(msg_vm_config, MSG_VM_CONFIG_FIELDS);
+
+/* resolvers: list of "address" or "address#port". never_dial: list of CIDRs. private_allow: list of rec_private. */
+#define MSG_EGRESS_CONFIG_FIELDS(F, T)                                                                                 \
+	F(T, u64, workspace, 0)                                                                                        \
+	F(T, list, resolvers, 1024)                                                                                    \
+	F(T, list, never_dial, 32768)                                                                                  \
+	F(T, list, private_allow, 65536)                                                                               \
+	F(T, u32, synthetic_base, 0)                                                                                   \
+	F(T, u8, synthetic_prefix, 32)                                                                                 \
+	F(T, u32, max_connections_per_vm, 0)                                                                           \
+	F(T, u32, peek_timeout_ms, 0)                                                                                  \
+	F(T, u32, connect_timeout_ms, 0)                                                                               \
+	F(T, u32, idle_timeout_ms, 0)                                                                                  \
+	F(T, u32, total_timeout_ms, 0)
+WIRE_DECLARE(msg_egress_config, MSG_EGRESS_CONFIG_FIELDS);
+
+/* Descriptor: the journal's directory (O_PATH is not enough: segments are created in it with openat). */
+#define MSG_AUDIT_CONFIG_FIELDS(F, T) F(T, u32, segment_bytes, 0) F(T, u32, sync_interval_ms, 0)
+WIRE_DECLARE(msg_audit_config, MSG_AUDIT_CONFIG_FIELDS);
+
+/* --- iron-control -> irond; each is answered by msg_result unless said otherwise --- */
+
+/* A VM's uids, directory and top overlay are made. Again for the same VM: -EEXIST. -ENOENT: no such image.
+ * -ENOSPC: no room or no uid left. */
+#define MSG_VM_PREPARE_FIELDS(F, T)                                                                                    \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, u64, workspace, 0)                                                                                        \
+	F(T, u64, image, 0)                                                                                            \
+	F(T, u32, vcpus, 32)                                                                                           \
+	F(T, u32, memory_mib, 262144)                                                                                  \
+	F(T, u32, disk_gib, 2048)
+WIRE_DECLARE(msg_vm_prepare, MSG_VM_PREPARE_FIELDS);
+
+/* Namespace, door, QEMU and iron-vm. Answered when all of them run; before the answer iron-control has been sent
+ * msg_peer for the VM's iron-vm (and for the workspace's iron-egress when that is new). */
+#define MSG_VM_START_FIELDS(F, T) F(T, u64, vm, 0) F(T, u64, generation, 0)
+WIRE_DECLARE(msg_vm_start, MSG_VM_START_FIELDS);
+/* SIGKILL to the VM's cgroup; answered when nothing of it runs. 0 too when it did not run. */
+#define MSG_VM_KILL_FIELDS(F, T) F(T, u64, vm, 0)
+WIRE_DECLARE(msg_vm_kill, MSG_VM_KILL_FIELDS);
+/* Everything of a VM that does not run is removed: directory, overlay, uids. 0 too when there was nothing. */
+#define MSG_VM_REMOVE_FIELDS(F, T) F(T, u64, vm, 0)
+WIRE_DECLARE(msg_vm_remove, MSG_VM_REMOVE_FIELDS);
+/* A byte channel to the VM's iron-vm (codec/stream.h) is handed to iron-api as msg_stream{token}, before the answer. */
+#define MSG_VM_STREAM_FIELDS(F, T) F(T, u64, vm, 0) F(T, u64, token, 0)
+WIRE_DECLARE(msg_vm_stream, MSG_VM_STREAM_FIELDS);
+/* Answered by msg_segment with a read-only descriptor, or by msg_result -ENOENT. */
+#define MSG_SEGMENT_OPEN_FIELDS(F, T) F(T, u64, number, 0)
+WIRE_DECLARE(msg_segment_open, MSG_SEGMENT_OPEN_FIELDS);
+#define MSG_SEGMENT_FIELDS(F, T) F(T, u64, number, 0)
+WIRE_DECLARE(msg_segment, MSG_SEGMENT_FIELDS);
+/* Answered by msg_host. */
+#define MSG_HOST_GET_FIELDS(F, T)
+WIRE_DECLARE(msg_host_get, MSG_HOST_GET_FIELDS);
+/* isolation: "process" under TCG, "hardware" under KVM. sandbox: "full" or what is missing. accelerator_reason: why. */
+#define MSG_HOST_FIELDS(F, T)                                                                                          \
+	F(T, str, version, 63)                                                                                         \
+	F(T, str, accelerator, 15)                                                                                     \
+	F(T, str, accelerator_reason, 255)                                                                             \
+	F(T, str, isolation, 15)                                                                                       \
+	F(T, str, sandbox, 255)                                                                                        \
+	F(T, str, encryption, 63)                                                                                      \
+	F(T, str, qemu_version, 127)                                                                                   \
+	F(T, str, kernel, 127)                                                                                         \
+	F(T, str, cgroup, 15)                                                                                          \
+	F(T, u32, cpus, 0)                                                                                             \
+	F(T, u64, memory_total_mib, 0)                                                                                 \
+	F(T, u64, memory_available_mib, 0)                                                                             \
+	F(T, u64, disk_total_mib, 0)                                                                                   \
+	F(T, u64, disk_available_mib, 0)
+WIRE_DECLARE(msg_host, MSG_HOST_FIELDS);
+/* Answered by one msg_role_row a running role, then msg_result. irond has pinged each: state "ok" or "silent". */
+#define MSG_ROLES_GET_FIELDS(F, T)
+WIRE_DECLARE(msg_roles_get, MSG_ROLES_GET_FIELDS);
+#define MSG_ROLE_ROW_FIELDS(F, T)                                                                                      \
+	F(T, str, name, 31)                                                                                            \
+	F(T, u64, id, 0)                                                                                               \
+	F(T, str, state, 15)                                                                                           \
+	F(T, i64, pid, 0)                                                                                              \
+	F(T, u32, restarts, 0)                                                                                         \
+	F(T, i64, started_at, 0)
+WIRE_DECLARE(msg_role_row, MSG_ROLE_ROW_FIELDS);
+
+/* --- irond -> iron-control --- */
+
+/* Sent for every image at start and after a reload, then msg_images_end: what was not sent is gone. */
+#define MSG_IMAGE_FIELDS(F, T)                                                                                         \
+	F(T, u64, id, 0)                                                                                               \
+	F(T, str, name, 63)                                                                                            \
+	F(T, str, hash, 64)                                                                                            \
+	F(T, str, kernel, 127)                                                                                         \
+	F(T, str, made_from, 1024)                                                                                     \
+	F(T, u64, size_bytes, 0)                                                                                       \
+	F(T, i64, created_at, 0)
+WIRE_DECLARE(msg_image, MSG_IMAGE_FIELDS);
+#define MSG_IMAGES_END_FIELDS(F, T)
+WIRE_DECLARE(msg_images_end, MSG_IMAGES_END_FIELDS);
+/* QEMU is gone. status: wait status; reason: a sentence ("killed by signal 9", "out of memory", "powered off"). */
+#define MSG_VM_EXITED_FIELDS(F, T)                                                                                     \
+	F(T, u64, vm, 0) F(T, u64, generation, 0) F(T, i64, status, 0) F(T, str, reason, 512)
+WIRE_DECLARE(msg_vm_exited, MSG_VM_EXITED_FIELDS);

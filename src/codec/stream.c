@@ -1,0 +1,7 @@
+#include "codec/stream.h"
+
+WIRE_DEFINE(stream_exec, STREAM_EXEC_FIELDS);
+WIRE_DEFINE(stream_signal, STREAM_SIGNAL_FIELDS);
+WIRE_DEFINE(stream_resize, STREAM_RESIZE_FIELDS);
+WIRE_DEFINE(stream_exit, STREAM_EXIT_FIELDS);
+WIRE_DEFINE(stream_error, STREAM_ERROR_FIELDS);

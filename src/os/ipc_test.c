@@ -1,0 +1,137 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include <cmocka.h>
+
+#include "os/ipc.h"
+
+struct fixture {
+	struct event_base *base;
+	struct ipc_peer *a, *b;
+	int pings, answers, lost, closed;
+	char reason[128];
+};
+
+static void on_ping(struct ipc_peer *p, const struct ipc_msg *m, void *user)
+{
+	((struct fixture *)user)->pings++;
+	ipc_reply_result(p, m->txn, 0, "fine", 42);
+}
+
+static void on_closed(struct ipc_peer *p, const char *reason, void *user)
+{
+	struct fixture *f = user;
+	f->closed++;
+	snprintf(f->reason, sizeof f->reason, "%s", reason);
+}
+
+static bool on_answer(struct ipc_peer *p, const struct ipc_msg *m, void *user)
+{
+	struct fixture *f = user;
+	if (!m) {
+		f->lost++;
+		return true;
+	}
+	assert_int_equal(m->info->type, MSG_TYPE_msg_result);
+	assert_int_equal(IPC_RECORD(m, msg_result)->value, 42);
+	f->answers++;
+	return true;
+}
+
+static const struct ipc_rule rules[] = {{MSG_TYPE_msg_ping, 0, IPC_REQUEST, on_ping}};
+
+static int setup(void **state)
+{
+	struct fixture *f = xcalloc(1, sizeof *f);
+	int fds[2];
+
+	f->base = event_base_new();
+	assert_int_equal(ipc_socketpair(fds), 0);
+	f->a = ipc_peer_create(f->base, fds[0], "a", NULL, 0, on_closed, f);
+	f->b = ipc_peer_create(f->base, fds[1], "b", rules, 1, on_closed, f);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	ipc_peer_destroy(f->a);
+	ipc_peer_destroy(f->b);
+	event_base_free(f->base);
+	free(f);
+	return 0;
+}
+
+static void turn(struct fixture *f)
+{
+	for (int i = 0; i < 20; i++)
+		event_base_loop(f->base, EVLOOP_NONBLOCK);
+}
+
+static void test_call(void **state)
+{
+	struct fixture *f = *state;
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(ipc_call(f->a, MSG_TYPE_msg_ping, &(struct msg_ping){}, NULL, 0, 1000, on_answer, f), 0);
+	turn(f);
+	assert_int_equal(f->pings, 100);
+	assert_int_equal(f->answers, 100);
+}
+
+static void test_pending_calls_learn_of_the_end(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(ipc_call(f->a, MSG_TYPE_msg_ping, &(struct msg_ping){}, NULL, 0, 0, on_answer, f), 0);
+	ipc_peer_destroy(take_ptr(f->b));
+	turn(f);
+	assert_int_equal(f->lost, 1);
+	assert_int_equal(f->closed, 1);
+	assert_int_equal(ipc_notify(f->a, MSG_TYPE_msg_ping, &(struct msg_ping){}, NULL, 0), -EPIPE);
+}
+
+static void test_what_no_rule_allows_closes(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(ipc_notify(f->a, MSG_TYPE_msg_ping, &(struct msg_ping){}, NULL, 0), 0);
+	turn(f);
+	assert_false(ipc_peer_is_open(f->b));
+	assert_non_null(strstr(f->reason, "closed by peer")); /* a's view comes last */
+	assert_int_equal(f->pings, 0);
+	assert_int_equal(f->closed, 2);
+}
+
+static int count_fds(void)
+{
+	int n = 0;
+	for (int i = 0; i < 256; i++)
+		n += fcntl(i, F_GETFD) >= 0;
+	return n;
+}
+
+static void test_surplus_descriptors_are_closed(void **state)
+{
+	struct fixture *f = *state;
+	int before = count_fds(), fds[2] = {0, 1};
+
+	assert_int_equal(ipc_call(f->a, MSG_TYPE_msg_ping, &(struct msg_ping){}, fds, 2, 0, on_answer, f), 0);
+	turn(f);
+	assert_false(ipc_peer_is_open(f->b));
+	assert_int_equal(count_fds(), before - 2); /* both ends of the channel */
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_call, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_pending_calls_learn_of_the_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_what_no_rule_allows_closes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_surplus_descriptors_are_closed, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

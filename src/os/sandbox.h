@@ -1,0 +1,40 @@
+#pragma once
+/* The walls of one process, entered once, before it reads anything from outside: uid and gid, no new privileges,
+ * resource limits, Landlock (ABI 1 needed, later ones used where present), seccomp. Each program declares its own as a
+ * constant beside its main: who reads that file knows what the process can do. seccomp(2), landlock(7). */
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+
+enum sandbox_access { SANDBOX_READ = 1, SANDBOX_WRITE = 2, SANDBOX_CREATE = 4, SANDBOX_EXEC = 8 };
+
+struct sandbox_path {
+	const char *path; /* absolute; a directory holds for what is below it */
+	unsigned access;  /* enum sandbox_access */
+};
+
+/* Socket families that socket(2) and socketpair(2) may be called with. */
+enum sandbox_family { SANDBOX_UNIX = 1, SANDBOX_INET = 2, SANDBOX_INET6 = 4, SANDBOX_NETLINK = 8 };
+
+struct sandbox {
+	const char *role;                 /* for messages */
+	const char *const *syscalls;      /* names beyond the common set (sandbox.c), NULL-terminated */
+	unsigned families;                /* 0: socket and socketpair are refused altogether */
+	bool may_exec;                    /* execve is allowed (iron-worker) */
+	size_t max_files;                 /* RLIMIT_NOFILE, 0: 1024 */
+	size_t max_memory_mib;            /* RLIMIT_AS is not used; this is RLIMIT_DATA, 0: none */
+};
+
+/* What the walls turned out to be, for `iron host`. */
+struct sandbox_report {
+	int landlock_abi; /* 0: none */
+	bool seccomp;
+};
+
+/* uid/gid 0 leaves the identity as it is (tests). paths: NULL-terminated by a NULL path; the Landlock rule set denies all
+ * else; an absent path is skipped. A call outside the filter kills the process (SECCOMP_RET_KILL_PROCESS, logged by the
+ * kernel) but for a short list answered with EPERM. degraded: a wall that the kernel lacks is reported and not an error.
+ * -EPERM, -ENOSYS (names the wall), ret_report may be NULL. */
+int sandbox_enter(const struct sandbox *s, uid_t uid, gid_t gid, const struct sandbox_path *paths, bool degraded,
+		  struct sandbox_report *ret_report, struct error *reterr);
