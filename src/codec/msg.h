@@ -44,6 +44,10 @@
 	M(31, msg_images_end, 0)                                                                                       \
 	M(32, msg_vm_exited, 0)                                                                                        \
 	M(33, msg_role_row, 0)                                                                                         \
+	M(34, msg_root_key_create, 0)										       \
+	M(35, msg_vms_get, 0)											       \
+	M(36, msg_vm_row, 0)											       \
+	M(37, msg_egress_restart, 0)										       \
 	/* iron-control <-> iron-vm, irond -> iron-vm */                                                               \
 	M(40, msg_contract, 0)                                                                                         \
 	M(41, msg_vm_shutdown, 0)                                                                                      \

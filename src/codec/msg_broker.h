@@ -152,3 +152,27 @@ WIRE_DECLARE(msg_images_end, MSG_IMAGES_END_FIELDS);
 #define MSG_VM_EXITED_FIELDS(F, T)                                                                                     \
 	F(T, u64, vm, 0) F(T, u64, generation, 0) F(T, i64, status, 0) F(T, str, reason, 512)
 WIRE_DECLARE(msg_vm_exited, MSG_VM_EXITED_FIELDS);
+/* `irond key create` as root: a key of the default workspace. scopes: bit set of enum scope, 0: all. expires_at: ms, 0:
+ * never. Answered by msg_result: code 0 and reason holds the key, the only time that it is told; else why not. */
+#define MSG_ROOT_KEY_CREATE_FIELDS(F, T) F(T, str, name, 63) F(T, u32, scopes, 0) F(T, i64, expires_at, 0)
+WIRE_DECLARE(msg_root_key_create, MSG_ROOT_KEY_CREATE_FIELDS);
+
+/* --- iron-control -> irond, at its start --- */
+
+/* Which VMs irond knows, so that a new iron-control can compare: one msg_vm_row a prepared VM, then msg_result. */
+#define MSG_VMS_GET_FIELDS(F, T)
+WIRE_DECLARE(msg_vms_get, MSG_VMS_GET_FIELDS);
+/* running: QEMU of `generation` runs. Otherwise status and reason of its last exit as in msg_vm_exited, when irond saw
+ * it (exited). */
+#define MSG_VM_ROW_FIELDS(F, T)											       \
+	F(T, u64, vm, 0)											       \
+	F(T, u64, generation, 0)										       \
+	F(T, flag, running, 0)											       \
+	F(T, flag, exited, 0)											       \
+	F(T, i64, status, 0)											       \
+	F(T, str, reason, 512)
+WIRE_DECLARE(msg_vm_row, MSG_VM_ROW_FIELDS);
+/* A worker that did not acknowledge a policy in time: SIGKILL and start again, its VMs attached anew (their doors are
+ * shut until iron-control commits a policy to the new one). Answered by msg_result when the old one is dead. */
+#define MSG_EGRESS_RESTART_FIELDS(F, T) F(T, u64, workspace, 0)
+WIRE_DECLARE(msg_egress_restart, MSG_EGRESS_RESTART_FIELDS);

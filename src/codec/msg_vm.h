@@ -18,7 +18,8 @@ WIRE_DECLARE(msg_contract, MSG_CONTRACT_FIELDS);
 WIRE_DECLARE(msg_vm_shutdown, MSG_VM_SHUTDOWN_FIELDS);
 
 /* iron-vm -> iron-control. state: 1 booting (progress: step), 2 ready, 3 failed (step, reason), 4 the guest rebooted or
- * lost its agent, 5 powered off. ms: since iron-vm started. */
+ * lost its agent, 5 powered off. ms: since iron-vm started. Sent at each change, and once to a new iron-control as soon
+ * as its channel is there; a contract of the generation that has been fulfilled already is answered by state 2. */
 enum vm_report { VM_REPORT_BOOTING = 1, VM_REPORT_READY, VM_REPORT_FAILED, VM_REPORT_LOST, VM_REPORT_OFF };
 #define MSG_VM_STATE_FIELDS(F, T)                                                                                      \
 	F(T, u64, vm, 0)                                                                                               \
