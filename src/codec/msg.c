@@ -73,6 +73,7 @@ WIRE_DEFINE(row_key, ROW_KEY_FIELDS);
 WIRE_DEFINE(row_image, ROW_IMAGE_FIELDS);
 WIRE_DEFINE(row_host, ROW_HOST_FIELDS);
 WIRE_DEFINE(row_role, ROW_ROLE_FIELDS);
+WIRE_DEFINE(row_me, ROW_ME_FIELDS);
 
 #define MSG_INFO(number, record, fds) {(number), (fds), &record##_wire},
 #define MSG_FITS(number, record, fds) _Static_assert(sizeof(struct record) <= MSG_RECORD_MAX, #record " is too large");

@@ -44,10 +44,10 @@
 	M(31, msg_images_end, 0)                                                                                       \
 	M(32, msg_vm_exited, 0)                                                                                        \
 	M(33, msg_role_row, 0)                                                                                         \
-	M(34, msg_root_key_create, 0)										       \
-	M(35, msg_vms_get, 0)											       \
-	M(36, msg_vm_row, 0)											       \
-	M(37, msg_egress_restart, 0)										       \
+	M(34, msg_root_key_create, 0)                                                                                  \
+	M(35, msg_vms_get, 0)                                                                                          \
+	M(36, msg_vm_row, 0)                                                                                           \
+	M(37, msg_egress_restart, 0)                                                                                   \
 	/* iron-control <-> iron-vm, irond -> iron-vm */                                                               \
 	M(40, msg_contract, 0)                                                                                         \
 	M(41, msg_vm_shutdown, 0)                                                                                      \
@@ -86,7 +86,8 @@
 	M(95, row_key, 0)                                                                                              \
 	M(96, row_image, 0)                                                                                            \
 	M(97, row_host, 0)                                                                                             \
-	M(98, row_role, 0)
+	M(98, row_role, 0)                                                                                             \
+	M(99, row_me, 0)
 
 #define MSG_ENUM(number, record, fds) MSG_TYPE_##record = (number),
 enum msg_type { MSG_TABLE(MSG_ENUM) };

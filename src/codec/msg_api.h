@@ -3,7 +3,15 @@
  * then msg_done, all with the request's txn. Every request begins with who asks. */
 #include "codec/wire.h"
 
-/* key_hash: SHA-256 of the bearer key, empty when there was none. op: enum api_op (model/op.h), which decides the scope.
+/* Which record carries which op, and the rows of its answer:
+ *   VM_CREATE vm_create: vm · VM_LIST vm_list: vm* · VM_GET, VM_START object: vm · VM_STOP vm_stop: vm · VM_DELETE object
+ *   VM_EXEC, VM_EXEC_WS exec_open: value is the token · (VM_)POLICY_GET object, PUT policy_put, DELETE object: policy
+ *   (VM_)RULE_LIST rule_list: rule* · CREATE rule_create: rule · DELETE object · AUDIT_EGRESS events_list: event*
+ *   IMAGE_LIST page: image* · IMAGE_GET object: image · KEY_LIST page: key* · KEY_CREATE key_create: key · KEY_DELETE object
+ *   ME page: me · HOST page: host, role* · HEALTHZ page · READYZ page: role* (then 200, or 503 that names who is silent)
+ * DELETE ends with 204 and no row, VM_POLICY_DELETE too; CREATE with 201. An op in another record is a fault (500).
+ *
+ * key_hash: SHA-256 of the bearer key, empty when there was none. op: enum api_op (model/op.h), which decides the scope.
  * address: the client's; client: its User-Agent, cut. */
 #define REQ(F, T) F(T, str, key_hash, 32) F(T, u16, op, 0) F(T, str, address, 64) F(T, str, client, 128)
 
@@ -42,8 +50,9 @@ WIRE_DECLARE(msg_vm_create, MSG_VM_CREATE_FIELDS);
 	F(T, u8, order, 2)
 WIRE_DECLARE(msg_vm_list, MSG_VM_LIST_FIELDS);
 
-/* One object of a kind that op names. vm: the owner in paths under /vms/:id, 0 for the workspace's. wait_ms: hold the
- * answer until ready, or that long. force: DELETE /vms/:id?force=true. */
+/* One object of a kind that op names. vm: the VM of a path /vms/:id and below, 0 for the workspace's. id: the rule, image or
+ * key; 0 where the VM itself is meant. wait_ms: hold the answer until ready, or that long. force: DELETE
+ * /vms/:id?force=true. */
 #define MSG_OBJECT_FIELDS(F, T)                                                                                        \
 	REQ(F, T) F(T, u64, vm, 0) F(T, u64, id, 0) F(T, u32, wait_ms, 25000) F(T, flag, force, 0)
 WIRE_DECLARE(msg_object, MSG_OBJECT_FIELDS);
@@ -185,6 +194,16 @@ WIRE_DECLARE(row_event, ROW_EVENT_FIELDS);
 	F(T, i64, expires_at, 0)                                                                                       \
 	F(T, i64, last_used_at, 0)
 WIRE_DECLARE(row_key, ROW_KEY_FIELDS);
+
+/* Whose key this is. */
+#define ROW_ME_FIELDS(F, T)                                                                                            \
+	F(T, u64, workspace, 0)                                                                                        \
+	F(T, str, workspace_name, 63)                                                                                  \
+	F(T, u64, key, 0)                                                                                              \
+	F(T, str, key_name, 63)                                                                                        \
+	F(T, u32, scopes, 0)                                                                                           \
+	F(T, i64, expires_at, 0)
+WIRE_DECLARE(row_me, ROW_ME_FIELDS);
 
 #define ROW_IMAGE_FIELDS(F, T)                                                                                         \
 	F(T, u64, id, 0)                                                                                               \

@@ -164,12 +164,12 @@ WIRE_DECLARE(msg_root_key_create, MSG_ROOT_KEY_CREATE_FIELDS);
 WIRE_DECLARE(msg_vms_get, MSG_VMS_GET_FIELDS);
 /* running: QEMU of `generation` runs. Otherwise status and reason of its last exit as in msg_vm_exited, when irond saw
  * it (exited). */
-#define MSG_VM_ROW_FIELDS(F, T)											       \
-	F(T, u64, vm, 0)											       \
-	F(T, u64, generation, 0)										       \
-	F(T, flag, running, 0)											       \
-	F(T, flag, exited, 0)											       \
-	F(T, i64, status, 0)											       \
+#define MSG_VM_ROW_FIELDS(F, T)                                                                                        \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, u64, generation, 0)                                                                                       \
+	F(T, flag, running, 0)                                                                                         \
+	F(T, flag, exited, 0)                                                                                          \
+	F(T, i64, status, 0)                                                                                           \
 	F(T, str, reason, 512)
 WIRE_DECLARE(msg_vm_row, MSG_VM_ROW_FIELDS);
 /* A worker that did not acknowledge a policy in time: SIGKILL and start again, its VMs attached anew (their doors are
