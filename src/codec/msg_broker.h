@@ -29,7 +29,7 @@ WIRE_DECLARE(msg_ping, MSG_PING_FIELDS);
 	F(T, u32, idle_timeout_ms, 0)
 WIRE_DECLARE(msg_api_config, MSG_API_CONFIG_FIELDS);
 
-/* shapes: list of rec_shape. synthetic_base/_prefix: IPv4, host order. private_allow: list of rec_private. */
+/* extra_ca: PEM of egress.extra_ca_files, for msg_contract.trust. shapes: list of rec_shape. synthetic_base/_prefix: IPv4, host order. private_allow: list of rec_private. */
 #define REC_SHAPE_FIELDS(F, T) F(T, str, name, 63) F(T, u32, vcpus, 32) F(T, u32, memory_mib, 262144)
 WIRE_DECLARE(rec_shape, REC_SHAPE_FIELDS);
 #define REC_PRIVATE_FIELDS(F, T) F(T, str, cidr, 49) F(T, list, hosts, 16384)
@@ -45,7 +45,8 @@ WIRE_DECLARE(rec_private, REC_PRIVATE_FIELDS);
 	F(T, u32, memory_budget_mib, 0)                                                                                \
 	F(T, u32, boot_timeout_ms, 0)                                                                                  \
 	F(T, u32, stop_timeout_ms, 0)                                                                                  \
-	F(T, str, default_image, 63)
+	F(T, str, default_image, 63)                                                                                   \
+	F(T, str, extra_ca, 49152)
 WIRE_DECLARE(msg_control_config, MSG_CONTROL_CONFIG_FIELDS);
 
 /* Descriptors: connected sockets to QMP, the agent channel, the serial console. */

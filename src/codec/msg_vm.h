@@ -3,13 +3,15 @@
 #include "codec/wire.h"
 
 /* The contract of a boot (later: of a restore), run step by step against the agent as soon as it answers; the outcome is
- * msg_vm_state. environment: list of "K=V". */
+ * msg_vm_state. environment: list of "K=V". trust: PEM of further authorities that the guest is to trust, put behind its own
+ * bundle (row "trust"); empty: none. */
 #define MSG_CONTRACT_FIELDS(F, T)                                                                                      \
 	F(T, u64, vm, 0)                                                                                               \
 	F(T, u64, generation, 0)                                                                                       \
 	F(T, str, hostname, 63)                                                                                        \
 	F(T, str, machine_id, 32)                                                                                      \
 	F(T, list, environment, 65536)                                                                                 \
+	F(T, str, trust, 49152)                                                                                        \
 	F(T, u32, deadline_ms, 0)
 WIRE_DECLARE(msg_contract, MSG_CONTRACT_FIELDS);
 
