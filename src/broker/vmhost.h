@@ -25,6 +25,9 @@ struct vm_net {
 
 /* Makes a namespace with the two walls and pins it at pin_path (made here: a file that is bind-mounted over). */
 int vm_net_create(const char *pin_path, struct vm_net *ret, struct error *reterr);
+/* The door's sockets anew in a namespace that is held, without a tap (-1): for a restarted irond. The former sockets must
+ * be closed: -EADDRINUSE, -EBUSY. */
+int vm_net_reopen(const char *pin_path, struct vm_net *ret, struct error *reterr);
 /* Closes what is open (-1: none) and forgets it; NULL-safe, idempotent. */
 void vm_net_close(struct vm_net *net);
 /* Unmounts and removes the pin; an absent or half-made one is fine. */

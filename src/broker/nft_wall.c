@@ -1,0 +1,195 @@
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "broker/nft.h"
+#include "broker/vmhost.h"
+
+/* Not globally reachable by IANA's IPv4 Special-Purpose Address Registry, and multicast and the reserved class E. The two
+ * anycast addresses of 192.0.0.0/24 that are reachable have no use here. */
+static const char *const not_global4[] = {
+	"0.0.0.0/8",	  "10.0.0.0/8",	    "100.64.0.0/10", "127.0.0.0/8",   "169.254.0.0/16",
+	"172.16.0.0/12",  "192.0.0.0/24",   "192.0.2.0/24",  "192.88.99.0/24", "192.168.0.0/16",
+	"198.18.0.0/15",  "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3",
+};
+
+/* The same within IPv6's global unicast space (2000::/3). All outside of that space is rejected as a whole, but for
+ * 64:ff9b::/96 (NAT64), of which only the forms that embed an address of the list above are. */
+static const char *const not_global6[] = {"2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"};
+
+struct cidr {
+	int family;
+	uint8_t bytes[16];
+	unsigned prefix;
+};
+
+static void cidr_mask(struct cidr *c)
+{
+	for (unsigned bit = c->prefix; bit < (c->family == AF_INET ? 32U : 128U); bit++)
+		c->bytes[bit / 8] &= (uint8_t)~(0x80U >> (bit % 8));
+}
+
+static int cidr_parse(const char *text, struct cidr *ret)
+{
+	struct cidr c = {0};
+	char address[INET6_ADDRSTRLEN];
+	struct str rest = str_of(text), head;
+	uint64_t prefix;
+
+	if (!str_split(&rest, '/', &head) || str_copy(head, address, sizeof address) < 0)
+		return -EINVAL;
+	c.family = strchr(address, ':') ? AF_INET6 : AF_INET;
+	if (inet_pton(c.family, address, c.bytes) != 1)
+		return -EINVAL;
+	const unsigned most = c.family == AF_INET ? 32 : 128;
+	prefix = most;
+	if (rest.p && str_parse_u64(rest, most, &prefix) < 0)
+		return -EINVAL;
+	c.prefix = (unsigned)prefix;
+	cidr_mask(&c);
+	*ret = c;
+	return 0;
+}
+
+/* The NAT64 form (RFC 6052) of an IPv4 network. */
+static struct cidr cidr_nat64(const struct cidr *v4)
+{
+	struct cidr c = {.family = AF_INET6, .bytes = {0x00, 0x64, 0xff, 0x9b}, .prefix = v4->prefix + 96};
+	memcpy(c.bytes + 12, v4->bytes, 4);
+	return c;
+}
+
+static void cidr_append(struct buf *out, const struct cidr *c)
+{
+	char text[INET6_ADDRSTRLEN];
+	inet_ntop(c->family, c->bytes, text, sizeof text);
+	buf_printf(out, "%s/%u, ", text, c->prefix);
+}
+
+/* One named set of a family out of a list of both. IPv4 entries stand in the IPv6 set too, in their NAT64 form. */
+static int set_append(struct buf *out, const char *name, int family, const char *const *list, size_t n,
+		      struct error *reterr)
+{
+	_cleanup_(buf_finish) struct buf elements = {0};
+
+	for (size_t i = 0; i < n; i++) {
+		struct cidr c;
+		if (cidr_parse(list[i], &c) < 0)
+			return error_set(reterr, -EINVAL, "'%s' is not an address or CIDR", list[i]);
+		if (c.family == AF_INET && family == AF_INET6)
+			c = cidr_nat64(&c);
+		if (c.family == family)
+			cidr_append(&elements, &c);
+	}
+	buf_printf(out, "\tset %s%c {\n\t\ttype ipv%c_addr; flags interval; auto-merge;\n", name,
+		   family == AF_INET ? '4' : '6', family == AF_INET ? '4' : '6');
+	if (elements.len)
+		buf_printf(out, "\t\telements = { %.*s }\n", STR_ARG(buf_str(&elements)));
+	buf_append_z(out, "\t}\n");
+	return 0;
+}
+
+static int resolver_append(struct buf *out, const char *text, struct error *reterr)
+{
+	struct str rest = str_of(text), head;
+	char address[INET6_ADDRSTRLEN], canonical[INET6_ADDRSTRLEN];
+	struct cidr c;
+	uint64_t port = 53;
+
+	if (!str_split(&rest, '#', &head) || str_copy(head, address, sizeof address) < 0 || strchr(address, '/') ||
+	    cidr_parse(address, &c) < 0 || (rest.p && (str_parse_u64(rest, 65535, &port) < 0 || port == 0)))
+		return error_set(reterr, -EINVAL, "'%s' is not a resolver's address", text);
+	inet_ntop(c.family, c.bytes, canonical, sizeof canonical);
+	return buf_printf(out, "\t\t%s daddr %s meta l4proto { tcp, udp } th dport %u accept\n",
+			  c.family == AF_INET ? "ip" : "ip6", canonical, (unsigned)port);
+}
+
+static int sets_append(const struct nft_wall *w, struct buf *out, struct error *reterr)
+{
+	static const int families[] = {AF_INET, AF_INET6};
+
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
+		int f = families[i], r;
+		if ((r = set_append(out, "never", f, w->never_dial, w->nnever_dial, reterr)) < 0 ||
+		    (r = set_append(out, "allowed", f, w->private_allow, w->nprivate_allow, reterr)) < 0 ||
+		    (r = set_append(out, "special", f, not_global4, ARRAY_SIZE(not_global4), reterr)) < 0)
+			return r;
+	}
+	return set_append(out, "unreachable", AF_INET6, not_global6, ARRAY_SIZE(not_global6), reterr);
+}
+
+int nft_wall_format(const struct nft_wall *w, struct buf *out, struct error *reterr)
+{
+	int r;
+
+	buf_printf(out, "table inet %s\ndelete table inet %s\ntable inet %s {\n", w->table, w->table, w->table);
+	if ((r = sets_append(w, out, reterr)) < 0)
+		return r;
+	buf_printf(out,
+		   "\tchain output {\n"
+		   "\t\ttype filter hook output priority filter; policy accept;\n"
+		   "\t\tmeta skuid != %u-%u accept\n",
+		   w->uid_first, w->uid_last);
+	for (size_t i = 0; i < w->nresolvers; i++)
+		if ((r = resolver_append(out, w->resolvers[i], reterr)) < 0)
+			return r;
+	buf_append_z(out, "\t\tmeta l4proto != tcp counter reject with icmpx admin-prohibited\n"
+			  "\t\tip daddr @never4 counter reject with icmpx admin-prohibited\n"
+			  "\t\tip6 daddr @never6 counter reject with icmpx admin-prohibited\n"
+			  "\t\tip daddr @allowed4 accept\n"
+			  "\t\tip6 daddr @allowed6 accept\n"
+			  "\t\tfib daddr type != unicast counter reject with icmpx admin-prohibited\n"
+			  "\t\tip daddr @special4 counter reject with icmpx admin-prohibited\n"
+			  "\t\tip6 daddr @special6 counter reject with icmpx admin-prohibited\n"
+			  "\t\tip6 daddr @unreachable6 counter reject with icmpx admin-prohibited\n"
+			  "\t\tip6 daddr 64:ff9b::/96 accept\n"
+			  "\t\tip6 daddr != 2000::/3 counter reject with icmpx admin-prohibited\n"
+			  "\t}\n}\n");
+	return out->failed ? error_set(reterr, -EMSGSIZE, "too many addresses in the egress configuration") : 0;
+}
+
+static void table_name(const char *instance, char *ret, size_t size)
+{
+	snprintf(ret, size, "%s-host", instance);
+}
+
+int nft_host_install(const struct conf *conf, uid_t uid_first, unsigned uid_count, struct error *reterr)
+{
+	const struct conf_egress *e = &conf->egress;
+	_cleanup_(buf_finish) struct buf text = {0};
+	_cleanup_free_ const char **allowed = xcalloc(e->private_allow_count + 1, sizeof *allowed);
+	char table[128];
+
+	table_name(conf->instance, table, sizeof table);
+	for (unsigned i = 0; i < e->private_allow_count; i++)
+		allowed[i] = e->private_allow[i].cidr;
+	const struct nft_wall wall = {
+		.table = table,
+		.uid_first = uid_first,
+		.uid_last = uid_first + uid_count - 1,
+		.never_dial = (const char *const *)e->never_dial,
+		.nnever_dial = e->never_dial_count,
+		.private_allow = allowed,
+		.nprivate_allow = e->private_allow_count,
+		.resolvers = (const char *const *)e->resolvers,
+		.nresolvers = e->resolvers_count,
+	};
+	int r = nft_wall_format(&wall, &text, reterr);
+	if (r < 0)
+		return r;
+	_cleanup_free_ char *rules = buf_take_z(&text);
+	return nft_run(rules, reterr);
+}
+
+void nft_host_remove(const char *instance)
+{
+	char table[128];
+	_cleanup_free_ char *text = NULL;
+
+	table_name(instance, table, sizeof table);
+	text = xasprintf("table inet %s\ndelete table inet %s\n", table, table);
+	nft_run(text, NULL);
+}
