@@ -19,8 +19,8 @@
 #define MSG_REQ_FIELDS(F, T) REQ(F, T)
 WIRE_DECLARE(msg_req, MSG_REQ_FIELDS);
 
-/* egress_mode: 0 enforce, 1 warn, 2 inherit. rules: list of rec_rule (ids 0). labels: list of "k=v". ports etc. are in
- * canonical form only after policy/rule.h has been over them, which is iron-control's work. */
+/* egress_mode: 0 enforce, 1 warn, 2 inherit. rules: list of rec_rule (ids 0), at most 64; rules_tls_given: bit i: tls of
+ * the i-th was asked for. labels: list of "k=v". ports etc. are in canonical form only after policy/rule.h has been over them, which is iron-control's work. */
 #define MSG_VM_CREATE_FIELDS(F, T)                                                                                     \
 	REQ(F, T)                                                                                                      \
 	F(T, str, name, 63)                                                                                            \
@@ -32,7 +32,8 @@ WIRE_DECLARE(msg_req, MSG_REQ_FIELDS);
 	F(T, list, labels, 8192)                                                                                       \
 	F(T, u8, egress_mode, 2)                                                                                       \
 	F(T, flag, egress_inherit, 0)                                                                                  \
-	F(T, list, rules, 98304)
+	F(T, list, rules, 98304)                                                                                       \
+	F(T, u64, rules_tls_given, 0)
 WIRE_DECLARE(msg_vm_create, MSG_VM_CREATE_FIELDS);
 
 /* status, status_detail, label_key/label_value, name: filters, empty: none. cursor: as given, opaque. sort: 0
