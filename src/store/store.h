@@ -1,0 +1,224 @@
+#pragma once
+/* What iron keeps about workspaces, keys, VMs, egress policy, images, and the index of the audit journal: one interface,
+ * a database behind it (SQLite: store_sqlite*.c). No SQL and no type of a database's is seen outside; a second backend
+ * implements the functions of this header. One thread uses a store.
+ *
+ * Shapes are the codec's (row_vm, rec_rule …). Whatever is read is copied into the caller's arena and lives as long as that
+ * does. Times are ms since 1970, 0: absent. Ids are made by the caller (id_random).
+ *
+ * Errors, everywhere: -ENOENT no such object (or not of that workspace), -EEXIST an id or unique name is taken, -EINVAL a
+ * malformed cursor or value, -ENOMEM the arena is full, -EBUSY somebody else holds the database, -ENOSPC, -EIO, -EROFS the
+ * host's file system, -EUCLEAN the database is damaged, -ECANCELED a writing call without a transaction.
+ *
+ * Every change is made in a transaction, and says with it how durable it must be:
+ *
+ *	_cleanup_(store_tx_finish) struct store_tx tx = {0};
+ *	r = store_begin(s, STORE_FULL, &tx);
+ *	if (r == 0)
+ *		r = store_key_create(s, …);
+ *	if (r == 0)
+ *		r = store_commit(&tx);
+ *
+ * A failed call leaves the transaction open and the calls before it in place: the caller decides. Reading needs none. */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/error.h"
+#include "codec/msg_api.h"
+#include "codec/msg_broker.h"
+#include "codec/msg_egress.h"
+#include "codec/record.h"
+#include "model/vm_state.h"
+
+struct store;
+
+/* location: the directory of the database's files; it exists. Creates or migrates the database, checks its integrity. A
+ * database of a newer iron is refused (-EPROTONOSUPPORT). */
+int store_open(const char *location, struct store **ret, struct error *reterr);
+void store_close(struct store *s); /* NULL allowed */
+
+/* FULL: keys, secrets, policy: on the disk when commit returns. NORMAL: job steps and the index: consistent after a power
+ * cut, but the last ones may be missing, and are done again. */
+enum store_durability { STORE_NORMAL, STORE_FULL };
+struct store_tx {
+	struct store *store; /* NULL: not begun, or over */
+};
+int store_begin(struct store *s, enum store_durability durability, struct store_tx *ret); /* -EALREADY: one is open */
+int store_commit(struct store_tx *tx);	  /* on failure nothing of it holds, and it is over */
+void store_tx_finish(struct store_tx *tx); /* rolls back what was not committed */
+
+/* The end of a list. cursor: where the next page begins; empty when there is none (but see store_events_list). */
+struct store_page {
+	bool has_more;
+	struct str cursor;
+};
+
+/* --- workspaces --- */
+
+struct store_workspace {
+	uint64_t id;
+	struct str name;
+	uint8_t mode; /* enum egress_mode */
+	int64_t created_at;
+};
+/* The one that the first start makes ("default", enforce). */
+int store_workspace_default(struct store *s, struct arena *a, struct store_workspace *ret);
+int store_workspace_get(struct store *s, uint64_t id, struct arena *a, struct store_workspace *ret);
+int store_workspace_set_mode(struct store *s, uint64_t id, uint8_t mode);
+
+/* A number that was never given before: the versions of policies. */
+int store_policy_version_next(struct store *s, uint64_t *ret);
+
+/* --- keys --- */
+
+#define STORE_KEY_HASH_SIZE 32
+struct store_key {
+	struct row_key row; /* row.key is always empty: only the hash is kept */
+	uint64_t workspace;
+};
+struct store_keys {
+	struct store_key *v;
+	size_t n;
+	struct store_page page;
+};
+int store_key_create(struct store *s, const struct store_key *key, const uint8_t hash[STORE_KEY_HASH_SIZE]);
+/* -ENOENT too for a revoked one. Whether it has expired is the caller's to judge. */
+int store_key_find(struct store *s, const uint8_t hash[STORE_KEY_HASH_SIZE], struct arena *a, struct store_key *ret);
+int store_key_get(struct store *s, uint64_t workspace, uint64_t id, struct arena *a, struct store_key *ret);
+int store_key_touch(struct store *s, uint64_t id, int64_t now); /* last_used_at */
+int store_key_revoke(struct store *s, uint64_t workspace, uint64_t id, int64_t now);
+/* Those not revoked, newest first. q: cursor, limit (0: 50), name (exact; empty: all). */
+int store_keys_list(struct store *s, uint64_t workspace, const struct msg_page *q, struct arena *a,
+		    struct store_keys *ret);
+
+/* --- VMs --- */
+
+struct store_vm {
+	struct row_vm row; /* status and status_detail are those of `state`; labels are sorted by key */
+	uint64_t workspace;
+	enum vm_state state;
+	struct str public_key;
+	uint64_t image;
+	uint8_t egress_mode; /* 0 enforce, 1 warn, 2: the workspace's */
+	bool egress_inherit; /* the workspace's rules hold for it */
+	uint32_t job, job_step; /* what is being done to it and how far it got; the numbers are iron-control's, 0: none */
+};
+struct store_vms {
+	struct store_vm *v;
+	size_t n;
+	struct store_page page;
+};
+/* row.labels: list of "k=v". -EEXIST: a VM of that workspace has this name and is not gone (VM_STATES_GONE), or the id. */
+int store_vm_create(struct store *s, const struct store_vm *vm);
+int store_vm_get(struct store *s, uint64_t workspace, uint64_t id, struct arena *a, struct store_vm *ret);
+/* Of any workspace: for what irond and iron-vm report. */
+int store_vm_lookup(struct store *s, uint64_t id, struct arena *a, struct store_vm *ret);
+/* Writes state, row.{name, status_reason, generation, updated_at, started_at, stopped_at}, egress_mode, egress_inherit, job
+ * and job_step. What else a VM has does not change. -EEXIST: the name. */
+int store_vm_update(struct store *s, const struct store_vm *vm);
+int store_vm_set_job(struct store *s, uint64_t id, uint32_t job, uint32_t step);
+int store_vm_set_labels(struct store *s, uint64_t id, struct str labels);
+/* limit 0: 20. Sort 0: what is alive before what is destroyed or failed, newest first (`order` is then of no meaning). Else
+ * by that field, order 0: descending for times, ascending for names. Leaves out the gone unless status, status_detail or
+ * name is asked for. -EINVAL: the cursor, or no such status. */
+int store_vms_list(struct store *s, uint64_t workspace, const struct msg_vm_list *q, struct arena *a,
+		   struct store_vms *ret);
+/* Every VM, of all workspaces, in one of these states (VM_STATE_BIT), by id. page is empty. */
+int store_vms_in_states(struct store *s, uint32_t states, struct arena *a, struct store_vms *ret);
+
+/* What VMs in these states take. workspace 0: of all. */
+struct store_usage {
+	uint64_t vms, vcpus, memory_mib;
+};
+int store_vm_usage(struct store *s, uint64_t workspace, uint32_t states, struct store_usage *ret);
+
+/* --- egress rules: vm 0 is the workspace's own --- */
+
+struct store_rules {
+	struct rec_rule *v;
+	size_t n;
+	struct store_page page;
+};
+/* rule: in canonical form (policy/rule.h). -EEXIST: another rule of that VM (of that workspace's own) has the name. An empty
+ * name is none. -ENOENT: no such workspace or VM. */
+int store_rule_create(struct store *s, uint64_t workspace, uint64_t vm, const struct rec_rule *rule);
+int store_rule_get(struct store *s, uint64_t workspace, uint64_t vm, uint64_t id, struct arena *a, struct rec_rule *ret);
+int store_rule_delete(struct store *s, uint64_t workspace, uint64_t vm, uint64_t id);
+/* All rules of a VM that is being destroyed. */
+int store_rules_delete_vm(struct store *s, uint64_t vm);
+/* q->vm says whose. host, cidr, name: exact. limit 0: 50. Sort 0 and 1: created_at, newest first unless order is asc; 2 is
+ * the same (rules do not change); 3: by name. */
+int store_rules_list(struct store *s, uint64_t workspace, const struct msg_rule_list *q, struct arena *a,
+		     struct store_rules *ret);
+/* All of them, by id, for a policy. */
+int store_rules_all(struct store *s, uint64_t workspace, uint64_t vm, struct arena *a, struct store_rules *ret);
+int store_rule_count(struct store *s, uint64_t workspace, uint64_t vm, uint64_t *ret);
+
+/* --- images, as irond reports them --- */
+
+struct store_images {
+	struct row_image *v;
+	size_t n;
+	struct store_page page;
+};
+/* Replaces what is known of that id. An image that comes with the name of another takes it over. */
+int store_image_put(struct store *s, const struct msg_image *image);
+/* All others are gone: no longer found or listed. */
+int store_images_retain(struct store *s, const uint64_t *ids, size_t n);
+int store_image_get(struct store *s, uint64_t id, struct arena *a, struct row_image *ret);
+int store_image_find(struct store *s, struct str name, struct arena *a, struct row_image *ret);
+/* By name. q as for keys. */
+int store_images_list(struct store *s, const struct msg_page *q, struct arena *a, struct store_images *ret);
+
+/* --- the index of the audit journal --- */
+
+/* How far the journal is indexed: segment and offset of the first record that is not, and the sequence of the last that is.
+ * All 0 at first. */
+int store_index_position(struct store *s, struct msg_audit_head *ret);
+/* One record of the journal, in the order of the journal; record: the decoded struct of `type` (codec/record.h). Again for
+ * the same record changes nothing. An open becomes an event; progress and close complete it; dns, drop and general
+ * events are rows of their own. A type that it does not know is passed over. */
+int store_index_put(struct store *s, uint64_t seq, int64_t time_ms, uint16_t type, const void *record);
+/* In the same transaction as what was put before it. */
+int store_index_advance(struct store *s, const struct msg_audit_head *position);
+/* The index is emptied and its position all 0: for building it anew. */
+int store_index_reset(struct store *s);
+/* Events older than before_ms are forgotten, at most `most` of them a call. ret_n: how many were. */
+int store_index_trim(struct store *s, int64_t before_ms, unsigned most, uint64_t *ret_n);
+
+struct store_events {
+	struct row_event *v;
+	size_t n;
+	struct store_page page;
+};
+/* Egress events, one a connection or request, in the journal's order. limit 0: 50. order 0: desc, asc when there is a
+ * `since`. host: exact, or "*.x.com" for what is below x.com and itself. protocol dns is listed only when asked for.
+ * A cursor is a position in the journal. asc: the cursor is never empty; the same call with it answers what was appended
+ * since, each event once, whether it is closed by then or not. desc: it is empty on the last page. A page may hold fewer
+ * events than there is room for and still have_more: a call looks at a bounded part of the index. */
+int store_events_list(struct store *s, uint64_t workspace, const struct msg_events_list *q, struct arena *a,
+		      struct store_events *ret);
+
+/* General events (RECORD_EVENT). Filters: 0 or empty is none. */
+struct store_general {
+	uint64_t seq;
+	int64_t timestamp;
+	struct record_event event;
+};
+struct store_generals {
+	struct store_general *v;
+	size_t n;
+	struct store_page page;
+};
+struct store_generals_query {
+	struct str kind;
+	uint64_t vm, key;
+	int64_t since, until;
+	struct str cursor;
+	uint32_t limit; /* 0: 50 */
+	uint8_t order;	/* as for store_events_list */
+};
+int store_generals_list(struct store *s, uint64_t workspace, const struct store_generals_query *q, struct arena *a,
+			struct store_generals *ret);
