@@ -1,0 +1,242 @@
+#include "cli/client.h"
+
+#include <errno.h>
+#include <openssl/evp.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/text.h"
+
+#define ANSWER_MAX ((size_t)64 << 20)
+
+struct client {
+	const struct settings *settings;
+	CURL *curl;
+	char *authority;
+	uint8_t pin[32];
+	char code[64];
+	long status;
+};
+
+struct client *client_create(const struct settings *settings)
+{
+	struct client *c = xcalloc(1, sizeof *c);
+
+	curl_global_init(CURL_GLOBAL_DEFAULT);
+	c->settings = settings;
+	const char *host = strstr(settings->url, "://") + 3;
+	c->authority = xstrndup(host, strcspn(host, "/"));
+	if (*settings->pin)
+		hex_decode(str_of(settings->pin), c->pin, sizeof c->pin);
+	return c;
+}
+
+void client_destroy(struct client *c)
+{
+	if (!c)
+		return;
+	curl_easy_cleanup(c->curl);
+	free(c->authority);
+	free(c);
+}
+
+void reply_finish(struct reply *r)
+{
+	json_decref(r->body);
+	*r = (struct reply){0};
+}
+
+const char *client_error_code(const struct client *c)
+{
+	return c->code;
+}
+
+long client_error_status(const struct client *c)
+{
+	return c->status;
+}
+
+const char *client_authority(const struct client *c)
+{
+	return c->authority;
+}
+
+const char *client_key(const struct client *c)
+{
+	return c->settings->key;
+}
+
+char *client_escape(struct client *c, const char *value)
+{
+	char *escaped = curl_easy_escape(NULL, value, (int)strlen(value));
+	char *copy = xstrdup(escaped ? escaped : "");
+	curl_free(escaped);
+	return copy;
+}
+
+static size_t on_data(char *p, size_t size, size_t n, void *user)
+{
+	return buf_append(user, p, size * n) ? 0 : size * n;
+}
+
+/* The pinned certificate is trusted by its hash, whoever signed it and whatever it names. */
+static int verify_pin(X509_STORE_CTX *store, void *user)
+{
+	struct client *c = user;
+	uint8_t hash[EVP_MAX_MD_SIZE];
+	unsigned n = 0;
+	X509 *leaf = X509_STORE_CTX_get0_cert(store);
+
+	if (leaf && X509_digest(leaf, EVP_sha256(), hash, &n) && n == sizeof c->pin && mem_eq_ct(hash, c->pin, n))
+		return 1;
+	X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED);
+	return 0;
+}
+
+static CURLcode on_ssl_ctx(CURL *curl, void *ctx, void *user)
+{
+	SSL_CTX_set_cert_verify_callback(ctx, verify_pin, user);
+	return CURLE_OK;
+}
+
+static void common_options(struct client *c, CURL *h)
+{
+	curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT, 10L);
+	curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(h, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);
+	curl_easy_setopt(h, CURLOPT_USERAGENT, "iron/" IRON_VERSION);
+	curl_easy_setopt(h, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+	/* the API is ours: it is not behind the proxy that the environment names for the outside */
+	curl_easy_setopt(h, CURLOPT_NOPROXY, "*");
+	if (*c->settings->pin) {
+		curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, 0L);
+		curl_easy_setopt(h, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
+		curl_easy_setopt(h, CURLOPT_SSL_CTX_DATA, c);
+	}
+}
+
+static int no_answer(const struct client *c, CURLcode e, const char *detail, struct error *reterr)
+{
+	const char *why = detail && *detail ? detail : curl_easy_strerror(e);
+
+	switch ((int)e) {
+	case CURLE_COULDNT_CONNECT:
+		return error_set(reterr, -EIO, "%s does not answer (%s); is irond running there? sudo irond status", c->settings->url, why);
+	case CURLE_PEER_FAILED_VERIFICATION:
+		return error_set(reterr, -EIO,
+				 "%s shows a certificate that is not trusted (%s); tls_sha256 in ~/.config/iron/config.yaml names the one to trust",
+				 c->settings->url, why);
+	default:
+		return error_set(reterr, -EIO, "%s: %s", c->settings->url, why);
+	}
+}
+
+static struct curl_slist *headers_for(const struct client *c, bool with_body)
+{
+	_cleanup_free_ char *bearer = xasprintf("Authorization: Bearer %s", c->settings->key);
+	struct curl_slist *l = curl_slist_append(NULL, "Accept: application/json");
+
+	if (*c->settings->key)
+		l = curl_slist_append(l, bearer);
+	explicit_bzero(bearer, strlen(bearer));
+	l = curl_slist_append(l, "Expect:");
+	return with_body ? curl_slist_append(l, "Content-Type: application/json") : l;
+}
+
+static int parse_body(const struct client *c, const struct buf *in, struct reply *ret, struct error *reterr)
+{
+	json_error_t e;
+
+	if (in->len == 0)
+		return 0;
+	ret->body = json_loadb((const char *)in->data, in->len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
+	if (!ret->body || !json_is_object(ret->body))
+		return error_set(reterr, -EIO, "%s answered %ld with something that is not iron's JSON; is the URL right?",
+				 c->settings->url, ret->status);
+	return 0;
+}
+
+int client_call(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret, struct error *reterr)
+{
+	_cleanup_(buf_finish) struct buf answer = BUF_MAX(ANSWER_MAX);
+	_cleanup_free_ char *url = xasprintf("%s/v1%s", c->settings->url, path);
+	_cleanup_free_ char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+	char detail[CURL_ERROR_SIZE] = "";
+	struct reply reply = {0};
+
+	if (!c->curl)
+		c->curl = curl_easy_init();
+	CURL *h = c->curl;
+	curl_easy_reset(h); /* the connection stays */
+	common_options(c, h);
+	struct curl_slist *headers = headers_for(c, body != NULL);
+	curl_easy_setopt(h, CURLOPT_URL, url);
+	curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, method);
+	curl_easy_setopt(h, CURLOPT_HTTPHEADER, headers);
+	curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, on_data);
+	curl_easy_setopt(h, CURLOPT_WRITEDATA, &answer);
+	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, detail);
+	curl_easy_setopt(h, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	curl_easy_setopt(h, CURLOPT_LOW_SPEED_TIME, 300L);
+	if (strcmp(method, "GET") != 0)
+		curl_easy_setopt(h, CURLOPT_POSTFIELDS, text ? text : "");
+	CURLcode e = curl_easy_perform(h);
+	curl_slist_free_all(headers);
+	if (e != CURLE_OK)
+		return no_answer(c, e, detail, reterr);
+	curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, &reply.status);
+	int r = parse_body(c, &answer, &reply, reterr);
+	if (r) {
+		reply_finish(&reply);
+		return r;
+	}
+	*ret = reply;
+	return 0;
+}
+
+int client_ask(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret, struct error *reterr)
+{
+	_cleanup_(reply_finish) struct reply reply = {0};
+
+	c->code[0] = '\0';
+	c->status = 0;
+	int r = client_call(c, method, path, body, &reply, reterr);
+	if (r)
+		return r;
+	if (reply.status < 400) {
+		*ret = reply;
+		reply = (struct reply){0};
+		return 0;
+	}
+	json_t *error = json_object_get(reply.body, "error");
+	const char *code = json_string_value(json_object_get(error, "code"));
+	const char *message = json_string_value(json_object_get(error, "message"));
+	c->status = reply.status;
+	snprintf(c->code, sizeof c->code, "%s", code ? code : "");
+	if (reply.status == 401)
+		return error_set(reterr, -EREMOTEIO, "%s; set IRON_API_KEY, or api_key in ~/.config/iron/config.yaml (sudo irond key create NAME makes one)",
+				 message ? message : "the key is not accepted");
+	return error_set(reterr, -EREMOTEIO, "%s", message ? message : "the API refused without a reason");
+}
+
+int client_connect_raw(struct client *c, CURL **ret, struct error *reterr)
+{
+	char detail[CURL_ERROR_SIZE] = "";
+	CURL *h = curl_easy_init();
+
+	common_options(c, h);
+	curl_easy_setopt(h, CURLOPT_URL, c->settings->url);
+	curl_easy_setopt(h, CURLOPT_CONNECT_ONLY, 1L);
+	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, detail);
+	CURLcode e = curl_easy_perform(h);
+	if (e != CURLE_OK) {
+		curl_easy_cleanup(h);
+		return no_answer(c, e, detail, reterr);
+	}
+	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, NULL);
+	*ret = h;
+	return 0;
+}
