@@ -23,7 +23,7 @@
 	M(2, msg_peer, 1)                                                                                              \
 	M(3, msg_ping, 0)                                                                                              \
 	/* irond -> role, once, first */                                                                               \
-	M(10, msg_api_config, 8)                                                                                       \
+	M(10, msg_api_config, 10)                                                                                      \
 	M(11, msg_control_config, 0)                                                                                   \
 	M(12, msg_vm_config, 3)                                                                                        \
 	M(13, msg_egress_config, 0)                                                                                    \

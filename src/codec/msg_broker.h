@@ -21,7 +21,7 @@ WIRE_DECLARE(msg_ping, MSG_PING_FIELDS);
 
 /* Descriptors: certificate (PEM), private key (PEM), then `listeners` listening sockets. */
 #define MSG_API_CONFIG_FIELDS(F, T)                                                                                    \
-	F(T, u8, listeners, 4)                                                                                         \
+	F(T, u8, listeners, 8)                                                                                         \
 	F(T, flag, tls, 0)                                                                                             \
 	F(T, str, public_host, 253)                                                                                    \
 	F(T, u32, max_connections, 0)                                                                                  \
