@@ -31,7 +31,7 @@ struct dns_query {
 	uint16_t id;
 	uint16_t flags; /* as asked: the answer copies opcode, RD and CD */
 	uint16_t qtype, qclass;
-	char name[HOSTNAME_SIZE];            /* canonical; "" for the root or a name that is none of ours (name_ok false) */
+	char name[HOSTNAME_SIZE];            /* canonical; "" where parsing gave anything but 0 */
 	uint8_t question[DNS_QUESTION_MAX];  /* as asked, its casing kept (resolvers check it) */
 	size_t question_len;                 /* 0: no question to repeat */
 	bool edns, dnssec_ok;
@@ -62,5 +62,6 @@ int dns_answer_tcp(const struct dns_query *q, enum dns_rcode rcode, const struct
  * more bytes are needed, -EMSGSIZE when it says it is longer than DNS_QUERY_MAX or shorter than a header: close. */
 int dns_tcp_next(struct str in, struct str *ret_packet, size_t *ret_consumed);
 
-/* "A", "HTTPS", "TYPE4711": in a rotating buffer of 8. */
-const char *dns_type_text(uint16_t qtype);
+#define DNS_TYPE_TEXT_SIZE 16
+/* "A", "HTTPS", "TYPE4711". Returns ret. */
+const char *dns_type_format(uint16_t qtype, char ret[DNS_TYPE_TEXT_SIZE]);

@@ -36,7 +36,7 @@
 	E(REQUEST_LINE, 400, "malformed request line")                                                                 \
 	E(STATUS_LINE, 502, "malformed status line")                                                                   \
 	E(METHOD_LONG, 501, "the method is too long")                                                                  \
-	E(METHOD_REFUSED, 501, "CONNECT and TRACE are refused")                                                        \
+	E(METHOD_REFUSED, 501, "CONNECT, TRACE and methods in odd case are refused")                                                        \
 	E(TARGET, 400, "malformed request target")                                                                     \
 	E(TARGET_LONG, 414, "the request target is too long")                                                          \
 	E(TARGET_HOST, 400, "the request target and Host disagree")                                                    \
@@ -78,7 +78,7 @@ static inline bool http1_is_error(enum http1_result r)
 	return r > HTTP1_MORE;
 }
 const char *http1_error_text(enum http1_result r);
-const char *http1_error_name(enum http1_result r); /* "bare_lf": for counters and the record */
+const char *http1_error_name(enum http1_result r); /* "BARE_LF": for counters and the record */
 /* The status to answer such a request with; the connection is closed after it. */
 unsigned http1_error_status(enum http1_result r);
 
@@ -94,7 +94,7 @@ struct http1_head {
 	struct str raw;        /* first line to empty line, CRLFs included */
 	struct str first_line; /* without CRLF */
 	uint8_t minor;         /* HTTP/1.minor: 0 or 1 */
-	size_t n;
+	size_t n;              /* headers behind it are not initialised */
 	struct http1_header headers[HTTP1_HEADERS_MAX];
 };
 
@@ -113,7 +113,6 @@ enum http1_method { HTTP1_OTHER, HTTP1_GET, HTTP1_HEAD, HTTP1_POST, HTTP1_PUT, H
 enum http1_form { HTTP1_ORIGIN, HTTP1_ABSOLUTE, HTTP1_ASTERISK };
 
 struct http1_request {
-	struct http1_head head;
 	enum http1_method method_id;
 	struct str method; /* as sent: methods are case-sensitive */
 	enum http1_form form;
@@ -127,6 +126,7 @@ struct http1_request {
 	bool keep_alive;      /* the client lets the connection stay open */
 	bool expect_continue; /* only in 1.1 and with a body */
 	bool websocket;       /* GET, Upgrade: websocket, Connection: upgrade; no body */
+	struct http1_head head;
 };
 
 struct http1_request_opts {
@@ -143,19 +143,20 @@ struct http1_scan {
 	size_t line_start;
 };
 
-/* in: all bytes of the message so far. OK: *ret holds the head, borrowing from in. Errors show as early as the bytes do:
- * no end of head is waited for once something is wrong. No bytes: MORE. ret is written on OK only. */
+/* in: all bytes of the message so far. OK: *ret holds the head, borrowing from in. A wrong byte, first line or length shows
+ * at once, without waiting for the head to end. No bytes: MORE. On an error *ret holds what had
+ * been read by then and is empty otherwise: for the record, not to be sent on. */
 enum http1_result http1_request_parse(struct http1_scan *scan, struct str in, const struct http1_request_opts *opts,
 				      struct http1_request *ret);
 
 struct http1_response {
-	struct http1_head head;
-	uint16_t status;   /* 100 to 599 */
+	uint16_t status;   /* 100 to 999 */
 	struct str reason; /* may be empty */
 	bool interim;      /* 1xx but 101: another head follows */
 	bool switching;    /* 101: after it the bytes belong to the new protocol */
 	struct http1_framing framing;
 	bool keep_alive; /* the server lets the connection stay open, and the framing can end without closing it */
+	struct http1_head head;
 };
 
 /* What must be known of the request to read its response. */
