@@ -185,7 +185,8 @@ static int door_open(struct outcome *out)
 {
 	int fd = -1, r;
 
-	if ((r = outcome_add(out, socket_open(SOCK_STREAM, TCP_PORT, &fd), fd, "TCP listener")) < 0)
+	r = socket_open(SOCK_STREAM, TCP_PORT, &fd);
+	if ((r = outcome_add(out, r, fd, "TCP listener")) < 0)
 		return r;
 	r = socket_open(SOCK_DGRAM, UDP_PORT, &fd);
 	if ((r = outcome_add(out, r, fd, "DNS socket")) < 0)
@@ -316,7 +317,7 @@ int vm_net_create(const char *pin_path, struct vm_net *ret, struct error *reterr
 
 	int r = run_child(work_create, pin_path, &out);
 	if (r < 0) {
-		if (r == -ETIMEDOUT)
+		if (r != -EEXIST) /* the pin was not there before: if it is now, it is the child's */
 			vm_net_unpin(pin_path);
 		return error_set(reterr, r, "network namespace: %s", out.error.text);
 	}

@@ -1,12 +1,11 @@
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "broker/nft.h"
 #include "broker/vmhost.h"
+#include "codec/ip.h"
 
 /* Not globally reachable by IANA's IPv4 Special-Purpose Address Registry, and multicast and the reserved class E. The two
  * anycast addresses of 192.0.0.0/24 that are reachable have no use here. */
@@ -20,53 +19,12 @@ static const char *const not_global4[] = {
  * 64:ff9b::/96 (NAT64), of which only the forms that embed an address of the list above are. */
 static const char *const not_global6[] = {"2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"};
 
-struct cidr {
-	int family;
-	uint8_t bytes[16];
-	unsigned prefix;
-};
-
-static void cidr_mask(struct cidr *c)
-{
-	for (unsigned bit = c->prefix; bit < (c->family == AF_INET ? 32U : 128U); bit++)
-		c->bytes[bit / 8] &= (uint8_t)~(0x80U >> (bit % 8));
-}
-
-static int cidr_parse(const char *text, struct cidr *ret)
-{
-	struct cidr c = {0};
-	char address[INET6_ADDRSTRLEN];
-	struct str rest = str_of(text), head;
-	uint64_t prefix;
-
-	if (!str_split(&rest, '/', &head) || str_copy(head, address, sizeof address) < 0)
-		return -EINVAL;
-	c.family = strchr(address, ':') ? AF_INET6 : AF_INET;
-	if (inet_pton(c.family, address, c.bytes) != 1)
-		return -EINVAL;
-	const unsigned most = c.family == AF_INET ? 32 : 128;
-	prefix = most;
-	if (rest.p && str_parse_u64(rest, most, &prefix) < 0)
-		return -EINVAL;
-	c.prefix = (unsigned)prefix;
-	cidr_mask(&c);
-	*ret = c;
-	return 0;
-}
-
 /* The NAT64 form (RFC 6052) of an IPv4 network. */
 static struct cidr cidr_nat64(const struct cidr *v4)
 {
-	struct cidr c = {.family = AF_INET6, .bytes = {0x00, 0x64, 0xff, 0x9b}, .prefix = v4->prefix + 96};
-	memcpy(c.bytes + 12, v4->bytes, 4);
-	return c;
-}
-
-static void cidr_append(struct buf *out, const struct cidr *c)
-{
-	char text[INET6_ADDRSTRLEN];
-	inet_ntop(c->family, c->bytes, text, sizeof text);
-	buf_printf(out, "%s/%u, ", text, c->prefix);
+	struct ip a = {.family = 6, .bytes = {0x00, 0x64, 0xff, 0x9b}};
+	memcpy(a.bytes + 12, v4->base.bytes, 4);
+	return cidr_of(&a, v4->prefix + 96U);
 }
 
 /* One named set of a family out of a list of both. IPv4 entries stand in the IPv6 set too, in their NAT64 form. */
@@ -74,18 +32,20 @@ static int set_append(struct buf *out, const char *name, int family, const char 
 		      struct error *reterr)
 {
 	_cleanup_(buf_finish) struct buf elements = {0};
+	char text[CIDR_TEXT_SIZE];
 
 	for (size_t i = 0; i < n; i++) {
 		struct cidr c;
-		if (cidr_parse(list[i], &c) < 0)
+		if (cidr_parse(str_of(list[i]), &c) < 0)
 			return error_set(reterr, -EINVAL, "'%s' is not an address or CIDR", list[i]);
-		if (c.family == AF_INET && family == AF_INET6)
+		if (c.base.family == 4 && family == 6)
 			c = cidr_nat64(&c);
-		if (c.family == family)
-			cidr_append(&elements, &c);
+		if (c.base.family != family)
+			continue;
+		cidr_format(&c, text);
+		buf_printf(&elements, "%s, ", text);
 	}
-	buf_printf(out, "\tset %s%c {\n\t\ttype ipv%c_addr; flags interval; auto-merge;\n", name,
-		   family == AF_INET ? '4' : '6', family == AF_INET ? '4' : '6');
+	buf_printf(out, "\tset %s%d {\n\t\ttype ipv%d_addr; flags interval; auto-merge;\n", name, family, family);
 	if (elements.len)
 		buf_printf(out, "\t\telements = { %.*s }\n", STR_ARG(buf_str(&elements)));
 	buf_append_z(out, "\t}\n");
@@ -95,30 +55,28 @@ static int set_append(struct buf *out, const char *name, int family, const char 
 static int resolver_append(struct buf *out, const char *text, struct error *reterr)
 {
 	struct str rest = str_of(text), head;
-	char address[INET6_ADDRSTRLEN], canonical[INET6_ADDRSTRLEN];
-	struct cidr c;
+	char canonical[IP_TEXT_SIZE];
+	struct ip address;
 	uint64_t port = 53;
 
-	if (!str_split(&rest, '#', &head) || str_copy(head, address, sizeof address) < 0 || strchr(address, '/') ||
-	    cidr_parse(address, &c) < 0 || (rest.p && (str_parse_u64(rest, 65535, &port) < 0 || port == 0)))
+	if (!str_split(&rest, '#', &head) || ip_parse(head, &address) < 0 ||
+	    (rest.p && (str_parse_u64(rest, 65535, &port) < 0 || port == 0)))
 		return error_set(reterr, -EINVAL, "'%s' is not a resolver's address", text);
-	inet_ntop(c.family, c.bytes, canonical, sizeof canonical);
+	ip_format(&address, canonical);
 	return buf_printf(out, "\t\t%s daddr %s meta l4proto { tcp, udp } th dport %u accept\n",
-			  c.family == AF_INET ? "ip" : "ip6", canonical, (unsigned)port);
+			  address.family == 4 ? "ip" : "ip6", canonical, (unsigned)port);
 }
 
 static int sets_append(const struct nft_wall *w, struct buf *out, struct error *reterr)
 {
-	static const int families[] = {AF_INET, AF_INET6};
+	int r;
 
-	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
-		int f = families[i], r;
-		if ((r = set_append(out, "never", f, w->never_dial, w->nnever_dial, reterr)) < 0 ||
-		    (r = set_append(out, "allowed", f, w->private_allow, w->nprivate_allow, reterr)) < 0 ||
-		    (r = set_append(out, "special", f, not_global4, ARRAY_SIZE(not_global4), reterr)) < 0)
+	for (int family = 4; family <= 6; family += 2)
+		if ((r = set_append(out, "never", family, w->never_dial, w->nnever_dial, reterr)) < 0 ||
+		    (r = set_append(out, "allowed", family, w->private_allow, w->nprivate_allow, reterr)) < 0 ||
+		    (r = set_append(out, "special", family, not_global4, ARRAY_SIZE(not_global4), reterr)) < 0)
 			return r;
-	}
-	return set_append(out, "unreachable", AF_INET6, not_global6, ARRAY_SIZE(not_global6), reterr);
+	return set_append(out, "unreachable", 6, not_global6, ARRAY_SIZE(not_global6), reterr);
 }
 
 int nft_wall_format(const struct nft_wall *w, struct buf *out, struct error *reterr)
