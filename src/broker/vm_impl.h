@@ -1,0 +1,44 @@
+#pragma once
+/* What vms.c (disk, requests) and vm_run.c (the life of one that runs) share. */
+#include "base/vec.h"
+#include "broker/state.h"
+#include "broker/vms.h"
+#include "broker/workspaces.h"
+
+enum vm_phase { VM_STOPPED, VM_STARTING, VM_RUNNING, VM_STOPPING };
+
+struct vm {
+	struct broker *b;
+	struct vm_record record;
+	char text[24]; /* vm_… */
+	char *dir, *run_dir;
+	enum vm_phase phase;
+	uint64_t generation;
+
+	/* While not stopped. */
+	struct workspace *workspace;
+	struct cgroup *group, *role_group; /* QEMU's, iron-vm's */
+	struct vm_net net;
+	int names_fd;
+	struct qemu_process qemu;
+	struct event *qemu_ended, *timer; /* timer: the longest a start, then a teardown, may take */
+	struct role_proc *role;
+	bool attached, attaching, detaching; /* the door, at the worker; -ing: its answer is still owed to us */
+	bool announced; /* iron-control was told that it runs: it is told of the end too */
+
+	struct reply starter;                      /* who waits for the start */
+	VEC(struct reply) killers;                 /* and for the end */
+	struct error start_error;
+
+	bool exited; /* the end of the last run, as in msg_vm_exited */
+	bool killed;
+	int status;
+	char reason[512];
+};
+
+/* STOPPED → STARTING; answers `to` when it runs or has failed. */
+void vm_run(struct vm *v, uint64_t generation, struct reply to);
+/* Ends it: SIGKILL to its cgroup. No-op when stopped. */
+void vm_run_kill(struct vm *v);
+/* For the end of irond: all at once, without the loop. */
+void vm_run_abandon(struct vm *v);

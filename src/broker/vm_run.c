@@ -1,0 +1,499 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "broker/broker_conf.h"
+#include "broker/vm_impl.h"
+#include "os/fdutil.h"
+#include "os/ipc.h"
+#include "os/pidfd.h"
+
+#define START_TIMEOUT_S 60
+#define DOOR_TIMEOUT_MS 5000
+#define ROLE_GRACE_MS 2000
+#define TB_MIB 64       /* QEMU's translation cache under TCG */
+#define OVERHEAD_MIB 96 /* QEMU itself (DESIGN.md, section 4) */
+#define QEMU_PIDS 128
+#define ROLE_MEMORY_MIB 256
+#define ROLE_PIDS 8
+
+static void teardown(struct vm *v);
+static void teardown_step(struct vm *v);
+
+static void arm(struct vm *v, unsigned seconds)
+{
+	const struct timeval tv = {.tv_sec = seconds};
+
+	event_add(v->timer, &tv);
+}
+
+/* --- the end of a run --- */
+
+static char *pin_path(const struct vm *v)
+{
+	return xasprintf("%s/net", v->run_dir);
+}
+
+static void drop_group(struct cgroup **g)
+{
+	if (!*g)
+		return;
+	int r = cgroup_remove(*g);
+	if (r < 0)
+		log_warn("cgroup not removed", "reason=%s", log_quote(strerror(-r)));
+	cgroup_destroy(take_ptr(*g));
+}
+
+/* What a start made, in reverse. Nothing of the VM runs any more. */
+static void release_run(struct vm *v)
+{
+	_cleanup_free_ char *pin = pin_path(v);
+
+	event_del(v->timer);
+	role_destroy(take_ptr(v->role));
+	if (v->qemu_ended)
+		event_free(take_ptr(v->qemu_ended));
+	if (v->qemu.pidfd >= 0)
+		close(take_fd(v->qemu.pidfd));
+	v->qemu.pid = 0;
+	vm_net_close(&v->net);
+	if (v->names_fd >= 0)
+		close(take_fd(v->names_fd));
+	vm_net_unpin(pin);
+	drop_group(&v->group);
+	drop_group(&v->role_group);
+	int r = dir_remove(v->run_dir);
+	if (r < 0)
+		log_warn("run directory not removed", "path=%s reason=%s", log_quote(v->run_dir), log_quote(strerror(-r)));
+	v->attached = false;
+	if (v->workspace)
+		workspace_release(take_ptr(v->workspace));
+}
+
+static void announce_end(struct vm *v)
+{
+	struct ipc_peer *control = role_peer(v->b->control);
+	const struct msg_vm_exited m = {
+		.vm = v->record.vm, .generation = v->generation, .status = v->status, .reason = str_of(v->reason)};
+
+	log_info("vm ended", "vm=%s reason=%s", v->text, log_quote(v->reason));
+	if (v->announced && control)
+		ipc_notify(control, MSG_TYPE_msg_vm_exited, &m, NULL, 0);
+	v->announced = false;
+}
+
+static void finish(struct vm *v)
+{
+	struct broker *b = v->b;
+
+	release_run(v);
+	v->phase = VM_STOPPED;
+	announce_end(v);
+	if (v->starter.txn) {
+		if (v->start_error.code == 0)
+			error_set(&v->start_error, -ECANCELED, "the VM ended while it was started: %s", v->reason);
+		broker_answer(b, v->starter, v->start_error.code, v->start_error.text, 0);
+		v->starter = (struct reply){0};
+	}
+	for (size_t i = 0; i < v->killers.n; i++)
+		broker_answer(b, v->killers.v[i], 0, "", 0);
+	v->killers.n = 0;
+	broker_stop_step(b);
+}
+
+static bool on_detached(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
+{
+	struct vm *v = arg;
+
+	v->detaching = v->attached = false;
+	if (v->phase == VM_STOPPING)
+		teardown_step(v);
+	return true;
+}
+
+static void detach(struct vm *v)
+{
+	struct ipc_peer *egress = v->workspace ? workspace_peer(v->workspace) : NULL;
+	const struct msg_vm_detach m = {.vm = v->record.vm};
+
+	if (v->detaching || !v->attached)
+		return;
+	v->detaching = egress && ipc_call(egress, MSG_TYPE_msg_vm_detach, &m, NULL, 0, DOOR_TIMEOUT_MS, on_detached, v) == 0;
+	if (!v->detaching)
+		v->attached = false;
+}
+
+/* QEMU first: what it still sent belongs to the record; then the others, at the same time. */
+static void teardown_step(struct vm *v)
+{
+	if (v->qemu.pidfd >= 0 || (v->group && !cgroup_is_empty(v->group)))
+		return;
+	detach(v);
+	if (v->role && role_state(v->role) != ROLE_DOWN) {
+		role_stop(v->role, ROLE_GRACE_MS);
+		return;
+	}
+	if (v->role)
+		role_stop(v->role, 0); /* a restart that is due */
+	if (!v->attaching && !v->detaching)
+		finish(v);
+}
+
+static void teardown(struct vm *v)
+{
+	if (v->phase == VM_STOPPING)
+		return;
+	v->phase = VM_STOPPING;
+	if (v->group)
+		cgroup_kill(v->group);
+	arm(v, 1);
+	teardown_step(v);
+}
+
+static void fail_start(struct vm *v, int code, const char *reason)
+{
+	error_set(&v->start_error, code, "%s", reason);
+	snprintf(v->reason, sizeof v->reason, "%s", v->start_error.text);
+	teardown(v);
+}
+
+/* STARTING: it took too long. STOPPING: a second passed; what QEMU left in its group is killed again. */
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct vm *v = arg;
+
+	if (v->phase == VM_STARTING) {
+		fail_start(v, -ETIMEDOUT, "the VM's processes did not start in time; irond's log says which");
+		return;
+	}
+	if (v->phase != VM_STOPPING)
+		return;
+	if (v->group && !cgroup_is_empty(v->group))
+		cgroup_kill(v->group);
+	arm(v, 1);
+	teardown_step(v);
+}
+
+static void set_exit_reason(struct vm *v, int status)
+{
+	char text[WAIT_TEXT_SIZE];
+
+	v->exited = true;
+	v->status = status;
+	wait_status_format(status, text);
+	if (v->group && cgroup_oom_kills(v->group) > 0)
+		snprintf(v->reason, sizeof v->reason, "out of memory: QEMU needed more than its limit");
+	else if (v->killed)
+		snprintf(v->reason, sizeof v->reason, "killed");
+	else if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		snprintf(v->reason, sizeof v->reason, "powered off");
+	else
+		snprintf(v->reason, sizeof v->reason, "QEMU %s; its last words are in qemu.log of the VM's directory", text);
+}
+
+static void on_qemu_ended(evutil_socket_t fd, short what, void *arg)
+{
+	struct vm *v = arg;
+	int status = 0;
+
+	if (pidfd_reap(v->qemu.pidfd, &status) == -EAGAIN)
+		return;
+	event_free(take_ptr(v->qemu_ended));
+	close(take_fd(v->qemu.pidfd));
+	set_exit_reason(v, status);
+	if (v->phase == VM_STOPPING)
+		teardown_step(v);
+	else if (v->phase == VM_STARTING)
+		fail_start(v, -EIO, v->reason);
+	else
+		teardown(v);
+}
+
+/* --- iron-vm --- */
+
+static int role_configure(struct role_proc *r, int fd, void *user, struct error *reterr)
+{
+	struct vm *v = user;
+
+	return config_send_vm(v->b, v->run_dir, v->record.vm, v->generation, fd, reterr);
+}
+
+static void role_up(struct role_proc *r, void *user)
+{
+	struct vm *v = user;
+
+	if (v->phase != VM_STARTING && v->phase != VM_RUNNING)
+		return;
+	broker_link(v->b, r);
+	if (v->phase == VM_RUNNING)
+		return;
+	v->phase = VM_RUNNING;
+	v->announced = true;
+	event_del(v->timer);
+	log_info("vm runs", "vm=%s generation=%lu qemu=%d", v->text, v->generation, v->qemu.pid);
+	broker_answer(v->b, v->starter, 0, "", 0);
+	v->starter = (struct reply){0};
+}
+
+static void role_down(struct role_proc *r, int status, const char *reason, bool again, void *user)
+{
+	struct vm *v = user;
+
+	if (v->phase == VM_STOPPING)
+		teardown_step(v);
+	else if (v->phase == VM_STARTING)
+		fail_start(v, -EIO, reason);
+}
+
+static const struct role_ops role_ops = {.configure = role_configure, .up = role_up, .down = role_down};
+
+static int start_role(struct vm *v, struct error *reterr)
+{
+	const uid_t uid = uids_vm(v->b->uids, v->record.slot);
+
+	v->role = role_create(&v->b->role_host, &(struct role_setup){.kind = ROLE_VM,
+								     .id = v->record.vm,
+								     .name = "iron-vm",
+								     .uid = uid,
+								     .gid = uid,
+								     .cgroup = v->role_group,
+								     .ops = &role_ops,
+								     .user = v});
+	return role_start(v->role, reterr);
+}
+
+/* --- QEMU --- */
+
+static int watch_qemu(struct vm *v, struct error *reterr)
+{
+	v->qemu_ended = event_new(v->b->base, v->qemu.pidfd, EV_READ | EV_PERSIST, on_qemu_ended, v);
+	if (!v->qemu_ended || event_add(v->qemu_ended, NULL) < 0)
+		return error_set(reterr, -ENOMEM, "watching QEMU: out of memory");
+	return 0;
+}
+
+static int open_disk(const struct vm *v, const struct image_files *image, int *ret_fd, struct error *reterr)
+{
+	_cleanup_free_ char *path = xasprintf("%s/overlay.qcow2", v->dir);
+
+	*ret_fd = -1;
+	if (image->disk_fd < 0)
+		return 0;
+	*ret_fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	return *ret_fd < 0 ? error_set(reterr, -errno, "%s: %s", path, strerror(errno)) : 0;
+}
+
+static int open_log(const struct vm *v, int *ret_fd, struct error *reterr)
+{
+	_cleanup_free_ char *path = xasprintf("%s/qemu.log", v->dir);
+
+	*ret_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	return *ret_fd < 0 ? error_set(reterr, -errno, "%s: %s", path, strerror(errno)) : 0;
+}
+
+static int start_qemu(struct vm *v, struct error *reterr)
+{
+	_cleanup_(image_files_close) struct image_files image = {.kernel_fd = -1, .initrd_fd = -1, .disk_fd = -1};
+	_cleanup_close_ int disk = -1;
+	_cleanup_close_ int log = -1;
+	const uid_t uid = uids_qemu(v->b->uids, v->record.slot);
+	struct qemu_args a = {
+		.vm = v->record.vm,
+		.uid = uid,
+		.gid = uid,
+		.vcpus = v->record.vcpus,
+		.memory_mib = v->record.memory_mib,
+		.kvm = v->b->accel.kvm,
+		.tsc_khz = v->b->accel.tsc_khz,
+		.image = &image,
+		.tap_fd = v->net.tap_fd,
+		.run_dir = v->run_dir,
+	};
+	int r;
+
+	if ((r = image_open(v->b->conf->state_dir, v->record.image, &image, reterr)) < 0 ||
+	    (r = open_disk(v, &image, &disk, reterr)) < 0 || (r = open_log(v, &log, reterr)) < 0)
+		return r;
+	a.overlay_fd = disk;
+	a.log_fd = log;
+	a.cgroup_procs = cgroup_procs(v->group, &a.n_cgroup_procs);
+	r = qemu_spawn(&a, &v->qemu, reterr);
+	if (r < 0) {
+		v->qemu = (struct qemu_process){.pidfd = -1};
+		return r;
+	}
+	return watch_qemu(v, reterr);
+}
+
+/* --- the door --- */
+
+static void door_is_open(struct vm *v)
+{
+	struct error e = {0};
+	int r;
+
+	if (v->phase != VM_STARTING || v->qemu.pidfd >= 0)
+		return;
+	if ((r = start_qemu(v, &e)) < 0 || (r = start_role(v, &e)) < 0)
+		fail_start(v, r, e.text);
+}
+
+/* A VM that runs keeps running: nothing passes a door without a worker. */
+static void door_refused(struct vm *v, struct str why)
+{
+	char reason[256];
+
+	snprintf(reason, sizeof reason, "the egress worker refused the VM's door: %.*s", STR_ARG(why));
+	log_error("door not attached", "vm=%s reason=%s", v->text, log_quote(reason));
+	if (v->phase == VM_STARTING)
+		fail_start(v, -EIO, reason);
+}
+
+static bool on_attached(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
+{
+	struct vm *v = arg;
+	const struct msg_result *result = m && m->info->type == MSG_TYPE_msg_result ? IPC_RECORD(m, msg_result) : NULL;
+
+	v->attaching = false;
+	v->attached = result && result->code == 0;
+	if (v->phase == VM_STOPPING)
+		teardown_step(v);
+	else if (v->attached)
+		door_is_open(v);
+	else if (m) /* without an answer it died: asked again when it is up */
+		door_refused(v, result ? result->reason : STR("protocol"));
+	return true;
+}
+
+static void attach(struct vm *v)
+{
+	const int fds[] = {v->net.tcp_fd, v->net.udp_fd, v->net.nflog_fd, v->names_fd};
+	const struct msg_vm_attach m = {.vm = v->record.vm, .generation = v->generation, .name = str_of(v->text)};
+	struct ipc_peer *egress = workspace_peer(v->workspace);
+
+	/* A worker that is not up yet is asked when it is; the start's timer bounds that. */
+	if (egress && !v->attaching)
+		v->attaching = ipc_call(egress, MSG_TYPE_msg_vm_attach, &m, fds, ARRAY_SIZE(fds), DOOR_TIMEOUT_MS, on_attached,
+					v) == 0;
+}
+
+void vms_worker_up(struct broker *b, struct workspace *w)
+{
+	struct map_slot *slot;
+	size_t i = 0;
+
+	while (map_next(&b->vms, &i, &slot)) {
+		struct vm *v = slot->value;
+		if (v->workspace == w && (v->phase == VM_STARTING || v->phase == VM_RUNNING))
+			attach(v);
+	}
+}
+
+void vms_worker_gone(struct broker *b, struct workspace *w)
+{
+	struct map_slot *slot;
+	size_t i = 0;
+
+	while (map_next(&b->vms, &i, &slot)) {
+		struct vm *v = slot->value;
+		if (v->workspace == w)
+			v->attached = false;
+	}
+}
+
+/* --- the start --- */
+
+static int make_groups(struct vm *v, struct error *reterr)
+{
+	const struct cgroup_limits qemu = {
+		.memory_bytes = ((uint64_t)v->record.memory_mib + TB_MIB + OVERHEAD_MIB) << 20,
+		.cpu_percent = v->record.vcpus * 100,
+		.pids = QEMU_PIDS,
+	};
+	const struct cgroup_limits role = {.memory_bytes = (uint64_t)ROLE_MEMORY_MIB << 20, .pids = ROLE_PIDS};
+	char name[40];
+	int r;
+
+	snprintf(name, sizeof name, "qemu-%s", v->text);
+	if ((r = cgroup_create(v->b->cgroups, name, &qemu, &v->group, reterr)) < 0)
+		return r;
+	snprintf(name, sizeof name, "role-%s", v->text);
+	return cgroup_create(v->b->cgroups, name, &role, &v->role_group, reterr);
+}
+
+static int make_names(struct vm *v, struct error *reterr)
+{
+	_cleanup_free_ char *path = xasprintf("%s/names", v->run_dir);
+
+	v->names_fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	return v->names_fd < 0 ? error_set(reterr, -errno, "%s: %s", path, strerror(errno)) : 0;
+}
+
+static int prepare_run(struct vm *v, struct error *reterr)
+{
+	_cleanup_free_ char *pin = pin_path(v);
+	int r;
+
+	vm_net_unpin(pin);
+	if ((r = dir_remove(v->run_dir)) < 0 || (r = dir_make(v->run_dir, 0700, 0, 0)) < 0)
+		return error_set(reterr, r, "%s: %s", v->run_dir, strerror(-r));
+	if ((r = make_groups(v, reterr)) < 0 || (r = vm_net_create(pin, &v->net, reterr)) < 0 ||
+	    (r = make_names(v, reterr)) < 0)
+		return r;
+	return workspace_acquire(v->b, v->record.workspace, &v->workspace, reterr);
+}
+
+void vm_run(struct vm *v, uint64_t generation, struct reply to)
+{
+	struct error e = {0};
+	int r;
+
+	v->phase = VM_STARTING;
+	v->generation = generation;
+	v->starter = to;
+	v->start_error = (struct error){0};
+	v->exited = v->killed = v->announced = false;
+	v->reason[0] = '\0';
+	if (!v->timer)
+		v->timer = evtimer_new(v->b->base, on_timer, v);
+	if (!v->timer)
+		abort();
+	arm(v, START_TIMEOUT_S);
+	if ((r = prepare_run(v, &e)) < 0)
+		fail_start(v, r, e.text);
+	else
+		attach(v);
+}
+
+void vm_run_kill(struct vm *v)
+{
+	if (v->phase != VM_STARTING && v->phase != VM_RUNNING)
+		return;
+	v->killed = true;
+	snprintf(v->reason, sizeof v->reason, "killed");
+	teardown(v);
+}
+
+void vm_run_abandon(struct vm *v)
+{
+	int status;
+
+	v->phase = v->phase == VM_STOPPED ? VM_STOPPED : VM_STOPPING; /* callbacks from here on start nothing */
+
+	if (v->phase == VM_STOPPED)
+		return;
+	if (v->group)
+		cgroup_kill(v->group);
+	if (v->qemu.pidfd >= 0) {
+		pidfd_signal(v->qemu.pidfd, SIGKILL);
+		pidfd_wait(v->qemu.pidfd, -1, &status);
+	}
+	role_destroy(take_ptr(v->role));
+	release_run(v);
+	v->phase = VM_STOPPED;
+}

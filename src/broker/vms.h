@@ -1,0 +1,36 @@
+#pragma once
+/* The VMs of this host: what is on disk (state.h), and the life of the one that runs.
+ *
+ * A start is a chain: directory, cgroups, namespace → the workspace's worker is up → the VM's door is attached to it →
+ * QEMU → iron-vm answers and is connected to iron-control → answered. A failure or QEMU's end at any point of it leads
+ * into the same teardown, which waits until nothing of the VM runs and removes what a start made. */
+#include "broker/broker.h"
+#include "codec/msg_broker.h"
+
+struct workspace;
+
+/* Reads state_dir/vms; a directory without a record is what an interrupted prepare or remove left, and is removed. */
+int vms_load(struct broker *b, struct error *reterr);
+/* At the end, in this order around workspaces_destroy: whatever still runs is killed at once; then the table goes. */
+void vms_abandon(struct broker *b);
+void vms_destroy(struct broker *b);
+
+/* The requests of iron-control (codec/msg_broker.h); each answers `to` once, now or later. */
+void vm_prepare(struct broker *b, const struct msg_vm_prepare *m, struct reply to);
+void vm_start(struct broker *b, uint64_t id, uint64_t generation, struct reply to);
+void vm_kill(struct broker *b, uint64_t id, struct reply to);
+void vm_remove(struct broker *b, uint64_t id, struct reply to);
+void vm_stream(struct broker *b, uint64_t id, uint64_t token, struct reply to);
+void vms_list(struct broker *b, struct reply to);
+
+/* The workspace's worker came up: doors that are open are attached to it. Or it will not come up any more. */
+void vms_worker_up(struct broker *b, struct workspace *w);
+void vms_worker_gone(struct broker *b, struct workspace *w);
+
+/* Whether that is a QEMU of ours. */
+bool vms_have_pid(const struct broker *b, pid_t pid);
+/* How many VMs are not stopped. */
+unsigned vms_running(const struct broker *b);
+/* Asks the guests to power off, or (force) kills. */
+void vms_stop(struct broker *b, bool force);
+void vms_each_role(struct broker *b, broker_role_fn *fn, void *user);

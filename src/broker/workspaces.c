@@ -1,0 +1,225 @@
+#include "broker/workspaces.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "broker/broker_conf.h"
+#include "broker/vms.h"
+
+#define LINGER_S 60
+#define STOP_GRACE_MS 5000
+#define WORKER_MEMORY_MIB 1024
+#define WORKER_PIDS 16
+
+struct workspace {
+	struct broker *b;
+	uint64_t id;
+	uint32_t slot;
+	struct cgroup *cgroup;
+	struct role_proc *role;
+	struct event *linger;
+	unsigned used;
+	struct reply restarter; /* who waits for the old worker's death */
+};
+
+static void workspace_free(struct workspace *w)
+{
+	map_remove(&w->b->workspaces, w->id);
+	role_destroy(w->role);
+	if (w->cgroup) {
+		cgroup_remove(w->cgroup);
+		cgroup_destroy(w->cgroup);
+	}
+	if (w->linger)
+		event_free(w->linger);
+	uids_worker_release(w->b->uids, w->slot);
+	free(w);
+}
+
+static int configure(struct role_proc *r, int fd, void *user, struct error *reterr)
+{
+	struct workspace *w = user;
+
+	return config_send_egress(w->b, w->id, fd, reterr);
+}
+
+static void on_up(struct role_proc *r, void *user)
+{
+	struct workspace *w = user;
+
+	broker_link(w->b, r);
+	vms_worker_up(w->b, w);
+}
+
+static void on_down(struct role_proc *r, int status, const char *reason, bool again, void *user)
+{
+	struct workspace *w = user;
+	struct broker *b = w->b;
+
+	broker_answer(b, w->restarter, 0, "", 0);
+	w->restarter = (struct reply){0};
+	if (again)
+		return;
+	vms_worker_gone(b, w);
+	/* A VM that was let in while the worker was ending gets a new one. */
+	if (w->used > 0 && !b->stopping) {
+		struct error e = {0};
+		if (role_start(r, &e) == 0)
+			return;
+		log_error("worker not started", "workspace=%lu reason=%s", w->id, log_quote(e.text));
+		return;
+	}
+	if (w->used == 0)
+		workspace_free(w);
+	broker_stop_step(b);
+}
+
+static const struct role_ops ops = {.configure = configure, .up = on_up, .down = on_down};
+
+static void on_linger(evutil_socket_t fd, short what, void *user)
+{
+	struct workspace *w = user;
+
+	if (w->used == 0 && !role_stop(w->role, STOP_GRACE_MS))
+		workspace_free(w);
+}
+
+static int workspace_create(struct broker *b, uint64_t id, struct workspace **ret, struct error *reterr)
+{
+	const struct cgroup_limits limits = {.memory_bytes = (uint64_t)WORKER_MEMORY_MIB << 20, .pids = WORKER_PIDS};
+	struct workspace *w = xcalloc(1, sizeof *w);
+	char text[ID_TEXT_SIZE], name[ID_TEXT_SIZE + 8];
+	int r = uids_worker_take(b->uids, &w->slot);
+
+	if (r < 0) {
+		free(w);
+		return error_set(reterr, r, "no uid is left for another workspace's worker");
+	}
+	w->b = b;
+	w->id = id;
+	id_format("ws_", id, text);
+	snprintf(name, sizeof name, "egress-%s", text);
+	w->linger = evtimer_new(b->base, on_linger, w);
+	r = w->linger ? cgroup_create(b->cgroups, name, &limits, &w->cgroup, reterr) : -ENOMEM;
+	if (r < 0) {
+		workspace_free(w);
+		return r;
+	}
+	w->role = role_create(&b->role_host, &(struct role_setup){.kind = ROLE_EGRESS,
+								  .id = id,
+								  .name = "iron-egress",
+								  .uid = uids_worker(b->uids, w->slot),
+								  .gid = uids_worker(b->uids, w->slot),
+								  .cgroup = w->cgroup,
+								  .ops = &ops,
+								  .user = w});
+	map_put(&b->workspaces, id, w);
+	*ret = w;
+	return 0;
+}
+
+int workspace_acquire(struct broker *b, uint64_t id, struct workspace **ret, struct error *reterr)
+{
+	struct workspace *w = map_get(&b->workspaces, id);
+	bool made = !w;
+	int r = 0;
+
+	if (made && (r = workspace_create(b, id, &w, reterr)) < 0)
+		return r;
+	if (role_state(w->role) == ROLE_DOWN) /* not merely between two lives: that one is started earlier by this */
+		r = role_start(w->role, reterr);
+	if (r < 0) {
+		if (made)
+			workspace_free(w);
+		return r;
+	}
+	event_del(w->linger);
+	w->used++;
+	*ret = w;
+	return 0;
+}
+
+void workspace_release(struct workspace *w)
+{
+	const struct timeval tv = {.tv_sec = LINGER_S};
+
+	if (--w->used > 0)
+		return;
+	if (w->b->stopping && !role_stop(w->role, STOP_GRACE_MS))
+		workspace_free(w);
+	else
+		event_add(w->linger, &tv);
+}
+
+struct ipc_peer *workspace_peer(struct workspace *w)
+{
+	return role_state(w->role) == ROLE_UP ? role_peer(w->role) : NULL;
+}
+
+struct role_proc *workspace_role(struct workspace *w)
+{
+	return w->role;
+}
+
+uint64_t workspace_other_used(const struct broker *b, uint64_t id)
+{
+	struct map_slot *slot;
+	size_t i = 0;
+
+	while (map_next(&b->workspaces, &i, &slot)) {
+		const struct workspace *w = slot->value;
+		if (w->id != id && w->used > 0)
+			return w->id;
+	}
+	return 0;
+}
+
+void workspace_restart(struct broker *b, uint64_t id, struct reply to)
+{
+	struct workspace *w = map_get(&b->workspaces, id);
+
+	if (!w || role_state(w->role) == ROLE_DOWN || w->restarter.txn) {
+		broker_answer(b, to, 0, "", 0); /* no old one to wait for, or somebody waits already */
+		return;
+	}
+	w->restarter = to;
+	role_kill(w->role);
+}
+
+void workspaces_each_role(struct broker *b, broker_role_fn *fn, void *user)
+{
+	struct map_slot *slot;
+	size_t i = 0;
+
+	while (map_next(&b->workspaces, &i, &slot))
+		fn(((struct workspace *)slot->value)->role, user);
+}
+
+void workspaces_stop(struct broker *b, bool all)
+{
+	struct map_slot *slot;
+	size_t i = 0;
+
+	while (map_next(&b->workspaces, &i, &slot)) {
+		struct workspace *w = slot->value;
+		if (w->used > 0 && !all)
+			continue;
+		if (role_stop(w->role, STOP_GRACE_MS))
+			continue;
+		workspace_free(w);
+		i = 0; /* what followed may have moved into its place */
+	}
+}
+
+void workspaces_destroy(struct broker *b)
+{
+	struct map_slot *slot;
+	size_t i;
+
+	for (i = 0; map_next(&b->workspaces, &i, &slot); i = 0)
+		workspace_free(slot->value);
+}
