@@ -1,0 +1,336 @@
+/* What others report of VMs, and the comparison with irond after a restart. */
+#include <errno.h>
+
+#include "base/arena.h"
+#include "base/log.h"
+#include "base/vec.h"
+#include "control/life_internal.h"
+
+static bool is_at(const struct life *f, enum job job, const char *step)
+{
+	return f->job == job && !f->undoing && strcmp(life_step(f)->name, step) == 0;
+}
+
+/* --- channels --- */
+
+static void contract_anew(struct life *f)
+{
+	if (life_send_contract(f))
+		log_debug("no channel for the contract", "vm=%llu", (unsigned long long)f->id);
+}
+
+/* The first channel after our own start leads to an iron-vm that has a history: what the store says holds until it says
+ * otherwise. A later one leads to a new iron-vm, which must reach the agent again. */
+void lives_on_vm_peer(struct lives *l, uint64_t vm)
+{
+	struct life *f = life_find(l, vm);
+
+	if (!f)
+		return;
+	if (f->waiting_peer) {
+		f->waiting_peer = false;
+		life_run(f);
+		return;
+	}
+	if (is_at(f, JOB_START, "contract") || is_at(f, JOB_STOP, "shutdown")) {
+		life_run(f);
+		return;
+	}
+	if (f->job != JOB_NONE || !(VM_STATES_RUNNING & VM_STATE_BIT(f->state)))
+		return;
+	if (f->confirmed && f->state == VM_READY)
+		life_set_state(f, VM_RUNNING, "its agent is being reached again");
+	contract_anew(f);
+}
+
+void lives_on_worker(struct lives *l, uint64_t workspace)
+{
+	VEC(uint64_t) ids = {0};
+	struct map_slot *slot;
+	size_t i = 0;
+
+	while (map_next(&l->all, &i, &slot)) {
+		struct life *f = slot->value;
+		if (f->workspace == workspace && f->waiting_peer && is_at(f, JOB_START, "policy"))
+			VEC_PUSH(&ids, f->id);
+	}
+	for (i = 0; i < ids.n; i++) {
+		struct life *f = life_find(l, ids.v[i]);
+		if (!f)
+			continue;
+		f->waiting_peer = false;
+		evtimer_del(f->timer);
+		life_run(f);
+	}
+	VEC_FINISH(&ids);
+}
+
+/* --- reports of iron-vm --- */
+
+static void on_ready(struct life *f)
+{
+	if (is_at(f, JOB_START, "contract"))
+		life_advance(f);
+	else if (f->job == JOB_NONE && f->state == VM_RUNNING)
+		life_set_state(f, VM_READY, "");
+}
+
+static void on_failed(struct life *f, const char *step, const char *reason)
+{
+	char text[512];
+
+	if (is_at(f, JOB_START, "contract")) {
+		life_fail(f, "%s: %s", step[0] ? step : "boot", reason);
+		return;
+	}
+	if (f->job != JOB_NONE || !(VM_STATES_RUNNING & VM_STATE_BIT(f->state)))
+		return;
+	snprintf(text, sizeof text, "%s: %.400s", step, reason);
+	life_set_state(f, VM_RUNNING, text);
+	life_note(f, "not_ready", text);
+}
+
+static void on_lost(struct life *f, const char *reason)
+{
+	if (f->job != JOB_NONE || f->state != VM_READY)
+		return;
+	life_set_state(f, VM_RUNNING, reason[0] ? reason : "the guest rebooted, or its agent is gone");
+	life_note(f, "lost", reason);
+	contract_anew(f);
+}
+
+void lives_on_report(struct lives *l, uint64_t vm, const struct msg_vm_state *m)
+{
+	struct life *f = life_find(l, vm);
+	char step[64], reason[512];
+
+	if (!f || m->vm != vm || m->generation != f->generation)
+		return;
+	f->confirmed = true;
+	snprintf(step, sizeof step, "%.*s", STR_ARG(m->step));
+	snprintf(reason, sizeof reason, "%.*s", STR_ARG(m->reason));
+	switch ((enum vm_report)m->state) {
+	case VM_REPORT_BOOTING:
+		if (is_at(f, JOB_START, "contract"))
+			life_progress_set(f, "waiting for the guest: %s", step[0] ? step : "boot");
+		break;
+	case VM_REPORT_READY:
+		on_ready(f);
+		break;
+	case VM_REPORT_FAILED:
+		on_failed(f, step, reason);
+		break;
+	case VM_REPORT_LOST:
+		on_lost(f, reason);
+		break;
+	case VM_REPORT_OFF:
+		f->powered_off = true;
+		break;
+	}
+}
+
+/* --- QEMU ended --- */
+
+/* Nobody asked for it: stopped if the guest powered itself off, failed otherwise. What is left of it is cleaned away. */
+static void on_unasked_exit(struct life *f, int64_t status, const char *reason)
+{
+	bool off = f->powered_off || status == 0;
+	char text[600];
+
+	snprintf(text, sizeof text, "%s%.480s", off ? "" : "its machine ended: ", off ? "the guest powered off" : reason);
+	life_begin(f, JOB_CLEAN);
+	life_set_state(f, off ? VM_STOPPED : VM_FAILED, text);
+	life_note(f, off ? "powered_off" : "failed", text);
+	life_run(f);
+}
+
+static void on_exit_of(struct life *f, int64_t status, const char *reason)
+{
+	if (is_at(f, JOB_STOP, "shutdown"))
+		life_advance(f);
+	else if (is_at(f, JOB_START, "policy") || is_at(f, JOB_START, "contract"))
+		life_fail(f, "boot: its machine ended while the guest started: %s",
+			  f->powered_off ? "the guest powered off" : reason);
+	else if (f->job == JOB_NONE && VM_STATES_RUNNING & VM_STATE_BIT(f->state))
+		on_unasked_exit(f, status, reason);
+}
+
+void lives_on_exited(struct lives *l, const struct msg_vm_exited *m)
+{
+	struct life *f = life_find(l, m->vm);
+	char reason[512];
+
+	if (!f || m->generation != f->generation)
+		return;
+	snprintf(reason, sizeof reason, "%.*s", STR_ARG(m->reason));
+	on_exit_of(f, m->status, reason);
+}
+
+/* --- after a restart --- */
+
+struct resume {
+	struct lives *lives;
+	struct map rows; /* VM: struct known */
+};
+struct known {
+	bool running, exited;
+	uint64_t generation;
+	int64_t status;
+	char reason[512];
+};
+
+static void resume_start(struct life *f, const struct known *k)
+{
+	bool runs = k && k->running && k->generation == f->generation;
+
+	if (f->undoing || f->step == 0) {
+		life_run(f);
+		return;
+	}
+	if (runs) {
+		f->step = 2; /* its machine runs: the policy once more, then the contract */
+		life_run(f);
+	} else if (k && k->exited && k->generation == f->generation && f->step > 1) {
+		life_fail(f, "boot: its machine ended while the guest started: %s", k->reason);
+	} else {
+		f->step = 0;
+		life_run(f);
+	}
+}
+
+static bool ignore_answer(struct ipc_peer *p, const struct ipc_msg *m, void *arg)
+{
+	return true;
+}
+
+static void ignore_done(int code, void *arg)
+{
+}
+
+static void resume_running(struct life *f, const struct known *k)
+{
+	if (k && k->running && k->generation == f->generation) {
+		dist_attach(f->lives->dist, f->id, f->workspace);
+		dist_change_vm(f->lives->dist, f->id, ignore_done, NULL);
+		contract_anew(f);
+	} else if (k && k->exited && k->generation == f->generation) {
+		on_unasked_exit(f, k->status, k->reason);
+	} else {
+		life_begin(f, JOB_CLEAN);
+		life_set_state(f, VM_STOPPED, "irond was restarted");
+		life_note(f, "stopped", "irond was restarted");
+		life_run(f);
+	}
+}
+
+static void resume(struct life *f, const struct known *k)
+{
+	switch (f->job) {
+	case JOB_START:
+		resume_start(f, k);
+		break;
+	case JOB_STOP:
+		if (f->step == 0 && !(k && k->running))
+			life_advance(f);
+		else
+			life_run(f);
+		break;
+	case JOB_REMOVE:
+	case JOB_CLEAN:
+		life_run(f);
+		break;
+	case JOB_NONE:
+	case JOB_COUNT:
+		if (f->state == VM_QUEUED) {
+			life_begin(f, JOB_START);
+			life_run(f);
+		} else {
+			resume_running(f, k);
+		}
+		break;
+	}
+}
+
+/* irond has a VM that the store calls gone, or does not know: nothing of it may run on. Its disk is removed only where
+ * the store says that it was destroyed. */
+static void drop_unknown(struct lives *l, uint64_t vm, const struct known *k)
+{
+	_cleanup_(arena_finish) struct arena a = {0};
+	struct store_vm row;
+
+	int r = store_vm_lookup(l->store, vm, &a, &row);
+	if (r == 0 && row.state == VM_DESTROYED) {
+		struct life *f = life_load(l, &row);
+		life_begin(f, JOB_REMOVE);
+		life_run(f);
+	} else if (r == -ENOENT && k->running) {
+		log_error("irond runs a VM that the database does not know: it is killed", "vm=%llu", (unsigned long long)vm);
+		ipc_call(links_irond(l->links), MSG_TYPE_msg_vm_kill, &(struct msg_vm_kill){.vm = vm}, NULL, 0, 0,
+			 ignore_answer, NULL);
+	}
+}
+
+static void resume_all(struct resume *s)
+{
+	_cleanup_(arena_finish) struct arena a = {.max = (size_t)256 << 20};
+	uint32_t states = VM_STATES_PENDING | VM_STATES_RUNNING | VM_STATE_BIT(VM_STOPPING) | VM_STATE_BIT(VM_DESTROYING) |
+			  VM_STATE_BIT(VM_STOPPED) | VM_STATE_BIT(VM_FAILED);
+	struct store_vms vms = {0};
+	struct map_slot *slot;
+	size_t i = 0;
+
+	int r = store_vms_in_states(s->lives->store, states, &a, &vms);
+	if (r)
+		log_error("the VMs cannot be read", "code=%d", r);
+	for (size_t k = 0; k < vms.n; k++) {
+		const struct store_vm *vm = &vms.v[k];
+		bool rests = vm->state == VM_STOPPED || vm->state == VM_FAILED;
+		if (!rests || vm->job)
+			resume(life_load(s->lives, vm), map_get(&s->rows, vm->row.id));
+		free(map_remove(&s->rows, vm->row.id));
+	}
+	while (r == 0 && map_next(&s->rows, &i, &slot))
+		drop_unknown(s->lives, slot->key, slot->value);
+}
+
+static void resume_free(struct resume *s)
+{
+	struct map_slot *slot;
+	size_t i = 0;
+
+	while (map_next(&s->rows, &i, &slot))
+		free(slot->value);
+	map_finish(&s->rows);
+	free(s);
+}
+
+static bool on_rows(struct ipc_peer *p, const struct ipc_msg *m, void *arg)
+{
+	struct resume *s = arg;
+
+	if (m && m->info->type == MSG_TYPE_msg_vm_row) {
+		const struct msg_vm_row *row = IPC_RECORD(m, msg_vm_row);
+		struct known *k = xcalloc(1, sizeof *k);
+		*k = (struct known){row->running, row->exited, row->generation, row->status, ""};
+		snprintf(k->reason, sizeof k->reason, "%.*s", STR_ARG(row->reason));
+		free(map_put(&s->rows, row->vm, k));
+		return false;
+	}
+	if (m) {
+		resume_all(s);
+		s->lives->config.on_resumed(s->lives->config.user);
+	}
+	resume_free(s);
+	return true;
+}
+
+int lives_resume(struct lives *l)
+{
+	struct resume *s = xcalloc(1, sizeof *s);
+
+	s->lives = l;
+	int r = ipc_call(links_irond(l->links), MSG_TYPE_msg_vms_get, &(struct msg_vms_get){}, NULL, 0, 0, on_rows, s);
+	if (r)
+		resume_free(s);
+	return r;
+}

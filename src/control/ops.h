@@ -1,0 +1,40 @@
+#pragma once
+/* The handlers of the API's operations, by file. Which there are is ops.c's table. */
+#include "control/request.h"
+
+/* ops_vm_create.c, ops_vm.c, ops_exec.c */
+void op_vm_create(struct request *r);
+void op_vm_list(struct request *r);
+void op_vm_get(struct request *r);
+void op_vm_delete(struct request *r);
+void op_vm_start(struct request *r);
+void op_vm_stop(struct request *r);
+void op_exec_open(struct request *r);
+/* ops_egress.c */
+void op_policy_get(struct request *r);
+void op_policy_put(struct request *r);
+void op_policy_delete(struct request *r);
+void op_rule_list(struct request *r);
+void op_rule_create(struct request *r);
+void op_rule_delete(struct request *r);
+/* ops_host.c */
+void op_audit_egress(struct request *r);
+void op_image_list(struct request *r);
+void op_image_get(struct request *r);
+void op_me(struct request *r);
+void op_host(struct request *r);
+void op_healthz(struct request *r);
+void op_readyz(struct request *r);
+/* ops_keys.c */
+void op_key_list(struct request *r);
+void op_key_create(struct request *r);
+void op_key_delete(struct request *r);
+
+/* The VM of the request's workspace, its strings in a. False: the request has been answered. */
+bool op_find_vm(struct request *r, uint64_t id, struct arena *a, struct store_vm *ret);
+void op_vm_row(struct request *r, const struct store_vm *vm);
+/* Whether the host and the workspace have room for one more of this size. False: answered. */
+bool op_admit_vm(struct request *r, const struct vm_spec *spec);
+
+/* POST /vms, start and stop hold their answer so long (API.md, Conventions). */
+#define HOLD_MS 1000

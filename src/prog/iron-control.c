@@ -1,0 +1,86 @@
+/* iron-control: the database, the lives of VMs, policy, and the answers to the API. What it may do is in
+ * iron-control_sandbox.c; what may be said to it, and by whom, in control/links.c. */
+#include <errno.h>
+#include <sodium.h>
+#include <string.h>
+
+#include "control/control.h"
+#include "prog/sandboxes.h"
+
+#define CONFIG_WAIT_MS 10000
+
+static void on_end(void *user)
+{
+	log_info("irond gone, ending", NULL);
+	event_base_loopbreak(user);
+}
+
+/* The record's strings borrow from a buffer that lives as long as the process. */
+static int receive_config(struct msg_control_config *ret)
+{
+	static uint8_t space[MSG_MAX];
+	_Alignas(16) char record[MSG_RECORD_MAX];
+	const struct msg_info *info;
+	int fds[MSG_MAX_FDS];
+	uint32_t txn;
+	size_t nfds;
+
+	int r = ipc_recv_blocking(ROLE_CHANNEL_FD, CONFIG_WAIT_MS, space, &info, &txn, record, fds, &nfds);
+	if (r)
+		return r;
+	if (info->type != MSG_TYPE_msg_control_config || nfds)
+		return -EBADMSG;
+	*ret = *(const struct msg_control_config *)(const void *)record;
+	return 0;
+}
+
+static int open_store(const struct msg_control_config *config, struct store **ret, struct error *reterr)
+{
+	char path[280];
+
+	snprintf(path, sizeof path, "%.*s/db", STR_ARG(config->state_dir));
+	return store_open(path, ret, reterr);
+}
+
+static int run(struct event_base *base, const struct msg_control_config *config)
+{
+	struct control *control = NULL;
+	struct store *store = NULL;
+	struct error error = {0};
+
+	int r = open_store(config, &store, &error);
+	if (r == 0)
+		r = control_create(base, ROLE_CHANNEL_FD, store, config, on_end, base, &control, &error);
+	if (r)
+		log_error("start", "error=%s", log_quote(error.text));
+	else
+		event_base_dispatch(base);
+	control_destroy(control);
+	store_close(store);
+	return r ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct msg_control_config config;
+	struct role_args args;
+	struct error error = {0};
+
+	if (role_args_parse("iron-control", argc, argv, &args) < 0)
+		return 2;
+	int r = receive_config(&config);
+	if (r) {
+		log_error("no configuration", "error=%s", log_quote(strerror(-r)));
+		return 1;
+	}
+	struct event_base *base = sodium_init() < 0 ? NULL : event_base_new();
+	if (!base)
+		return 1;
+	if (role_sandbox_enter(&sandbox_control, &args, NULL, &error)) {
+		log_error("sandbox", "error=%s", log_quote(error.text));
+		return 1;
+	}
+	r = run(base, &config);
+	event_base_free(base);
+	return r;
+}
