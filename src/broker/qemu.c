@@ -160,7 +160,7 @@ static int child_confine(const struct qemu_args *a, const struct qemu_root *root
 	int r;
 
 	signals_reset();
-	umask(077);
+	umask(022); /* what the root is made with; QEMU itself makes no file */
 	if ((r = cgroups_join(a, reterr)) < 0)
 		return r;
 	if ((r = descriptors_place(a, s, error_pipe)) < 0)
