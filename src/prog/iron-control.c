@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "control/control.h"
+#include "os/ipc.h"
 #include "prog/sandboxes.h"
 
 #define CONFIG_WAIT_MS 10000

@@ -1,5 +1,7 @@
 /* iron-control opens the database and nothing else: no socket, no program, no other file. Segments of the journal reach it
  * as descriptors. */
+#include <stddef.h>
+
 #include "prog/sandboxes.h"
 
 /* What SQLite does with its files: database, write-ahead log and its shared memory. */
