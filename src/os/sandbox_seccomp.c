@@ -144,19 +144,15 @@ static int add_clone(scmp_filter_ctx ctx, const struct sandbox *s)
 	return r < 0 ? r : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 }
 
+/* evutil_make_socket_nonblocking and OpenSSL's sockets; of the rest a library is told that it may not. */
 static int add_ioctl(scmp_filter_ctx ctx, const struct sandbox *s)
 {
-	static const unsigned long allowed[] = {FIONBIO, FIONREAD};
-	int r = 0;
+	int r;
 
 	if (listed(s->syscalls, "ioctl"))
 		return 0;
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(allowed); i++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, allowed[i]));
-	/* Filters with conditions on one call may not overlap in libseccomp, so the rest is "neither of the two". */
-	return r < 0 ? r
-		     : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 2, SCMP_A1(SCMP_CMP_NE, FIONBIO),
-					SCMP_A1(SCMP_CMP_NE, FIONREAD));
+	r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, FIONBIO));
+	return r < 0 ? r : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_NE, FIONBIO));
 }
 
 static int add_by_argument(scmp_filter_ctx ctx, const struct sandbox *s)
