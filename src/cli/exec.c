@@ -151,7 +151,7 @@ static int send_stdin(struct ws *w, bool *open)
 	ssize_t n = read(STDIN_FILENO, chunk, sizeof chunk);
 
 	if (n > 0)
-		return ws_send(w, WS_STDIN, chunk, (size_t)n);
+		return ws_send(w, CHANNEL_STDIN, chunk, (size_t)n);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	*open = false;
@@ -204,16 +204,16 @@ static int on_control(struct context *c, struct str text)
 /* What has come; as on_control. */
 static int receive(struct context *c, struct ws *w)
 {
-	enum ws_channel channel;
+	enum channel channel;
 	struct str data;
 	int r;
 
 	while ((r = ws_receive(w, &channel, &data, &c->error)) == 1) {
-		if (channel == WS_CONTROL) {
+		if (channel == CHANNEL_CONTROL) {
 			r = on_control(c, data);
 			if (r != -EAGAIN)
 				return r;
-		} else if (write_all(channel == WS_STDERR ? STDERR_FILENO : STDOUT_FILENO, data)) {
+		} else if (write_all(channel == CHANNEL_STDERR ? STDERR_FILENO : STDOUT_FILENO, data)) {
 			return 128 + SIGPIPE;
 		}
 	}

@@ -5,7 +5,7 @@
 
 struct ws;
 
-enum ws_channel { WS_STDIN = 0, WS_STDOUT = 1, WS_STDERR = 2, WS_CONTROL = 3 };
+enum channel { CHANNEL_STDIN = 0, CHANNEL_STDOUT = 1, CHANNEL_STDERR = 2, CHANNEL_CONTROL = 3 };
 
 /* path: below /v1. first: sent as the text frame (borrowed). An API error instead of 101 is -EREMOTEIO with its message. */
 int ws_open(struct client *c, const char *path, const json_t *first, struct ws **ret, struct error *reterr);
@@ -14,9 +14,9 @@ void ws_destroy(struct ws *w);
 /* To poll: readable when there may be something for ws_receive. */
 int ws_fd(const struct ws *w);
 /* Sends one binary frame, waiting as long as the peer takes it. -EIO. */
-int ws_send(struct ws *w, enum ws_channel channel, const void *p, size_t n);
+int ws_send(struct ws *w, enum channel channel, const void *p, size_t n);
 int ws_send_control(struct ws *w, json_t *control); /* steals control */
 
 /* 1 with one message (borrowed until the next call), 0 when there is none yet, -EPIPE at the end of the stream, -EIO or
  * -EPROTO with a reason. Pings are answered inside. */
-int ws_receive(struct ws *w, enum ws_channel *ret_channel, struct str *ret, struct error *reterr);
+int ws_receive(struct ws *w, enum channel *ret_channel, struct str *ret, struct error *reterr);
