@@ -112,7 +112,9 @@ static void digest(struct channel *c)
 		int r = agent_frame_next(&in, AGENT_HOST, &f);
 		if (r == 0)
 			break;
-		if (r < 0)
+		if (r < 0 && in.p[0] == '\xff')
+			channel_reset(c); /* a flush: the host begins anew */
+		else if (r < 0)
 			violation(c, "malformed frame");
 		else if (!dispatch(c, &f))
 			violation(c, agent_type_name(f.type));

@@ -15,6 +15,10 @@
 
 #define CLOCK_SLACK_US 5000 /* closer than this a step does more harm than good */
 #define HOSTS_MAX ((size_t)1 << 20)
+#define BUNDLE "/etc/ssl/certs/ca-certificates.crt"
+#define BUNDLE_SOURCE "/usr/local/share/ca-certificates/iron.crt"
+#define BUNDLE_MARK "# Authorities given by iron follow; they are written anew at each start.\n"
+#define BUNDLE_MAX ((size_t)8 << 20)
 
 static int run_network(const void *record, struct error *reterr)
 {
@@ -160,6 +164,39 @@ static int run_environment(const void *record, struct error *reterr)
 		return error_set(reterr, e, "an entry of the environment is not NAME=VALUE");
 	e = file_write(ENVIRON_IRON, buf_str(&text), 0644);
 	return e ? error_set(reterr, e, "cannot write %s: %s", ENVIRON_IRON, strerror(-e)) : 0;
+}
+
+/* Ours are a marked block at the end of the bundle that the guest's programs read, and a file from which
+ * update-ca-certificates(8) would put them there again. (Running it here takes half a minute under emulation.) */
+static int write_bundle(struct str pem)
+{
+	_cleanup_(buf_finish) struct buf bundle = BUF_MAX(BUNDLE_MAX);
+
+	int r = file_read(BUNDLE, &bundle);
+	if (r && r != -ENOENT)
+		return r;
+	const char *old = bundle.len ? memmem(bundle.data, bundle.len, BUNDLE_MARK, sizeof BUNDLE_MARK - 1) : NULL;
+	if (!old && pem.len == 0)
+		return 0;
+	if (old)
+		bundle.len = (size_t)((const uint8_t *)old - bundle.data);
+	if (pem.len) {
+		buf_append_z(&bundle, BUNDLE_MARK);
+		buf_append_str(&bundle, pem);
+		buf_append_byte(&bundle, '\n');
+	}
+	return bundle.failed ? -EMSGSIZE : file_write(BUNDLE, buf_str(&bundle), 0644);
+}
+
+static int run_trust(const void *record, struct error *reterr)
+{
+	const struct agent_trust *r = record;
+
+	int e = write_bundle(r->pem);
+	if (e)
+		return error_set(reterr, e, "cannot write %s: %s", BUNDLE, strerror(-e));
+	e = r->pem.len ? file_write(BUNDLE_SOURCE, r->pem, 0644) : unlink(BUNDLE_SOURCE) && errno != ENOENT ? -errno : 0;
+	return e ? error_set(reterr, e, "cannot write %s: %s", BUNDLE_SOURCE, strerror(-e)) : 0;
 }
 
 static int run_generation(const void *record, struct error *reterr)

@@ -128,6 +128,9 @@ WIRE_DECLARE(agent_identity, AGENT_IDENTITY_FIELDS);
 /* environment: list of "K=V"; the whole of it: what was there before is gone. */
 #define AGENT_ENVIRONMENT_FIELDS(F, T) F(T, list, environment, 65536)
 WIRE_DECLARE(agent_environment, AGENT_ENVIRONMENT_FIELDS);
+/* pem: authorities to be trusted beside the guest's own; the whole of them: what was there before is gone. */
+#define AGENT_TRUST_FIELDS(F, T) F(T, str, pem, 49152)
+WIRE_DECLARE(agent_trust, AGENT_TRUST_FIELDS);
 #define AGENT_GENERATION_FIELDS(F, T) F(T, u64, generation, 0)
 WIRE_DECLARE(agent_generation, AGENT_GENERATION_FIELDS);
 
@@ -139,4 +142,5 @@ WIRE_DECLARE(agent_generation, AGENT_GENERATION_FIELDS);
 	S(entropy, agent_entropy)                                                                                      \
 	S(identity, agent_identity)                                                                                    \
 	S(environment, agent_environment)                                                                              \
+	S(trust, agent_trust)                                                                                          \
 	S(generation, agent_generation)

@@ -69,6 +69,12 @@ static int build_environment(const struct msg_contract *m, struct buf *out)
 	return wire_encode(&agent_environment_wire, &r, out);
 }
 
+static int build_trust(const struct msg_contract *m, struct buf *out)
+{
+	struct agent_trust r = {.pem = m->trust};
+	return wire_encode(&agent_trust_wire, &r, out);
+}
+
 static int build_generation(const struct msg_contract *m, struct buf *out)
 {
 	struct agent_generation r = {.generation = m->generation};
