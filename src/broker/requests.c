@@ -9,6 +9,12 @@
 #include "broker/vms.h"
 #include "broker/workspaces.h"
 
+/* iron-control's role is owned by the broker. */
+static struct broker *broker_of(void *user)
+{
+	return role_owner(user);
+}
+
 static struct reply reply_to(const struct broker *b, const struct ipc_msg *m)
 {
 	return (struct reply){.incarnation = role_incarnation(b->control), .txn = m->txn};
@@ -16,7 +22,7 @@ static struct reply reply_to(const struct broker *b, const struct ipc_msg *m)
 
 static void on_vm_prepare(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 {
-	struct broker *b = user;
+	struct broker *b = broker_of(user);
 
 	vm_prepare(b, IPC_RECORD(m, msg_vm_prepare), reply_to(b, m));
 }
@@ -25,40 +31,40 @@ static void on_vm_start(struct ipc_peer *peer, const struct ipc_msg *m, void *us
 {
 	const struct msg_vm_start *s = IPC_RECORD(m, msg_vm_start);
 
-	vm_start(user, s->vm, s->generation, reply_to(user, m));
+	vm_start(broker_of(user), s->vm, s->generation, reply_to(broker_of(user), m));
 }
 
 static void on_vm_kill(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 {
-	vm_kill(user, IPC_RECORD(m, msg_vm_kill)->vm, reply_to(user, m));
+	vm_kill(broker_of(user), IPC_RECORD(m, msg_vm_kill)->vm, reply_to(broker_of(user), m));
 }
 
 static void on_vm_remove(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 {
-	vm_remove(user, IPC_RECORD(m, msg_vm_remove)->vm, reply_to(user, m));
+	vm_remove(broker_of(user), IPC_RECORD(m, msg_vm_remove)->vm, reply_to(broker_of(user), m));
 }
 
 static void on_vm_stream(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 {
 	const struct msg_vm_stream *s = IPC_RECORD(m, msg_vm_stream);
 
-	vm_stream(user, s->vm, s->token, reply_to(user, m));
+	vm_stream(broker_of(user), s->vm, s->token, reply_to(broker_of(user), m));
 }
 
 static void on_vms_get(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 {
-	vms_list(user, reply_to(user, m));
+	vms_list(broker_of(user), reply_to(broker_of(user), m));
 }
 
 static void on_egress_restart(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 {
-	workspace_restart(user, IPC_RECORD(m, msg_egress_restart)->workspace, reply_to(user, m));
+	workspace_restart(broker_of(user), IPC_RECORD(m, msg_egress_restart)->workspace, reply_to(broker_of(user), m));
 }
 
 /* The name is that of audit/segment.h; the number is all that comes from iron-control. */
 static void on_segment_open(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 {
-	const struct broker *b = user;
+	const struct broker *b = broker_of(user);
 	const struct msg_segment out = {.number = IPC_RECORD(m, msg_segment_open)->number};
 	_cleanup_free_ char *path = xasprintf("%s/audit/%020lu.seg", b->conf->state_dir, out.number);
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -74,7 +80,7 @@ static void on_host_get(struct ipc_peer *peer, const struct ipc_msg *m, void *us
 	struct host_text space;
 	struct msg_host host;
 
-	host_describe(user, &space, &host);
+	host_describe(broker_of(user), &space, &host);
 	ipc_reply(peer, m->txn, MSG_TYPE_msg_host, &host, NULL, 0);
 }
 
@@ -106,8 +112,8 @@ static void on_roles_get(struct ipc_peer *peer, const struct ipc_msg *m, void *u
 {
 	struct roles_query *q = xcalloc(1, sizeof *q);
 
-	*q = (struct roles_query){.b = user, .to = reply_to(user, m)};
-	broker_ping_roles(user, on_roles, q);
+	*q = (struct roles_query){.b = broker_of(user), .to = reply_to(broker_of(user), m)};
+	broker_ping_roles(q->b, on_roles, q);
 }
 
 const struct ipc_rule requests_of_control[] = {

@@ -304,6 +304,11 @@ void role_kill(struct role_proc *r)
 		pidfd_signal(r->pidfd, SIGKILL);
 }
 
+void *role_owner(const struct role_proc *r)
+{
+	return r->setup.user;
+}
+
 enum role_state role_state(const struct role_proc *r)
 {
 	return r->state;

@@ -39,7 +39,7 @@ struct role_setup {
 	uid_t uid;
 	gid_t gid;
 	struct cgroup *cgroup; /* borrowed; NULL: irond's own */
-	const struct ipc_rule *rules;
+	const struct ipc_rule *rules; /* their handlers' `user` is the struct role_proc; see role_owner */
 	size_t nrules;
 	const struct role_ops *ops;
 	void *user;
@@ -57,6 +57,7 @@ bool role_stop(struct role_proc *r, unsigned grace_ms);
 /* SIGKILL; it is started again as after any death. */
 void role_kill(struct role_proc *r);
 
+void *role_owner(const struct role_proc *r); /* setup.user */
 enum role_state role_state(const struct role_proc *r);
 struct ipc_peer *role_peer(struct role_proc *r); /* NULL unless STARTING or UP */
 enum role role_kind(const struct role_proc *r);
