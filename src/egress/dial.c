@@ -29,6 +29,7 @@ struct dialer {
 	struct event *ares_timer;
 	struct ares_socket sockets[ARES_SOCKETS];
 	int routes;
+	bool has_resolvers; /* without any, names cannot be resolved; literals can be dialled */
 };
 
 struct dial {
@@ -138,9 +139,8 @@ static int set_resolvers(struct dialer *d, struct str list, struct error *reterr
 			nodes[n - 1].next = &nodes[n];
 		n++;
 	}
-	if (n == 0)
-		return error_set(reterr, -EINVAL, "egress.resolvers: none given");
-	if (ares_set_servers_ports(d->ares, nodes))
+	d->has_resolvers = n > 0;
+	if (n && ares_set_servers_ports(d->ares, nodes))
 		return error_set(reterr, -EINVAL, "egress.resolvers were not taken");
 	return 0;
 }
@@ -438,6 +438,11 @@ struct dial *dial_start(struct dialer *dialer, struct str name, const struct ip 
 	}
 	if (name.len == 0) {
 		d->addresses[d->naddresses++] = *ip;
+		event_active(d->timer, 0, 0);
+		return d;
+	}
+	if (!dialer->has_resolvers) {
+		failed(d, -ENOENT, "egress.resolvers names no DNS server", NULL);
 		event_active(d->timer, 0, 0);
 		return d;
 	}

@@ -12,7 +12,7 @@
 struct dialer;
 struct dial;
 
-/* resolvers: wire list of "address" or "address#port". Opens what the sandbox later closes: call before it. */
+/* resolvers: wire list of "address" or "address#port"; with none, no name can be dialled. Opens what the sandbox later closes: call before it. */
 int dialer_create(struct event_base *base, struct str resolvers, struct dialer **ret, struct error *reterr);
 void dialer_destroy(struct dialer *d); /* no dial may be left */
 

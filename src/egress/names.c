@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -134,11 +133,9 @@ static void take_over(struct names *n, int64_t now_ms)
 
 static int map_file(int fd, struct file **ret)
 {
-	struct stat st;
+	off_t size = lseek(fd, 0, SEEK_END);
 
-	if (fstat(fd, &st))
-		return -errno;
-	if ((size_t)st.st_size < sizeof(struct file) && ftruncate(fd, sizeof(struct file)))
+	if (size < 0 || ((size_t)size < sizeof(struct file) && ftruncate(fd, sizeof(struct file))))
 		return -errno;
 	void *p = mmap(NULL, sizeof(struct file), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (p == MAP_FAILED)

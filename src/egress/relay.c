@@ -144,7 +144,7 @@ static enum step flow_drive(struct relay *r, struct flow *f, struct sock *in, st
 
 enum relay_state relay_drive(struct relay *r)
 {
-	enum step s = flow_drive(r, &r->a_to_b, r->a, r->b);
+	enum step s = r->hold ? STEP_STUCK : flow_drive(r, &r->a_to_b, r->a, r->b);
 	if (s == STEP_STUCK) {
 		s = flow_drive(r, &r->b_to_a, r->b, r->a);
 		if (s == STEP_IN_FAILED)

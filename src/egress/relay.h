@@ -24,6 +24,7 @@ struct relay {
 	struct pipe_pool *pool;
 	struct sock *a, *b;
 	struct flow a_to_b, b_to_a;
+	bool hold; /* nothing is taken from a yet */
 };
 
 enum relay_state { RELAY_WAIT, RELAY_DONE, RELAY_A_FAILED, RELAY_B_FAILED, RELAY_NO_PIPE };

@@ -1,0 +1,18 @@
+/* iron-egress talks to the network and to descriptors that it was handed. It opens no file and starts nothing. Its route
+ * socket was made before the filter: netlink is not among the families. */
+#include <stddef.h>
+
+#include "prog/sandboxes.h"
+
+static const char *const syscalls[] = {"connect", "splice", "ftruncate", NULL};
+
+const struct role_sandbox sandbox_egress = {
+	.walls =
+		{
+			.role = "iron-egress",
+			.syscalls = syscalls,
+			.families = SANDBOX_INET | SANDBOX_INET6,
+			.max_files = 16384, /* two a connection, and pipes while bytes are in them */
+			.max_memory_mib = 2048,
+		},
+};
