@@ -1,0 +1,70 @@
+#include "api/api_internal.h"
+
+#include <errno.h>
+
+#include "api/conn.h"
+#include "api/listener.h"
+#include "api/transport.h"
+
+static void close_all(int *fds, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (fds[i] >= 0)
+			close(take_fd(fds[i]));
+}
+
+static int set_up(struct api *api, const struct msg_api_config *config, int *fds, size_t nfds, struct error *reterr)
+{
+	if (config->listeners == 0 || config->listeners > API_LISTENERS_MAX || nfds != 2U + config->listeners)
+		return error_set(reterr, -EINVAL, "configuration: %u listeners and %zu descriptors", config->listeners, nfds);
+	if (str_copy(config->public_host, api->public_host, sizeof api->public_host))
+		return error_set(reterr, -EINVAL, "configuration: public_host");
+	int r = config->tls ? transport_tls_create(fds[0], fds[1], &api->tls, reterr) : 0;
+	for (size_t i = 2; r == 0 && i < nfds; i++) {
+		r = listener_add(api, take_fd(fds[i]));
+		if (r)
+			error_set(reterr, r, "no memory for a listener");
+	}
+	return r;
+}
+
+int api_create(struct event_base *base, const struct msg_api_config *config, int *fds, size_t nfds, struct api **ret,
+	       struct error *reterr)
+{
+	struct api *api = xcalloc(1, sizeof *api);
+
+	*api = (struct api){.base = base, .config = *config};
+	api->config.public_host = STR_NONE;
+	rendezvous_init(&api->streams, base);
+	int r = set_up(api, config, fds, nfds, reterr);
+	close_all(fds, nfds);
+	if (r) {
+		api_destroy(api);
+		return r;
+	}
+	*ret = api;
+	return 0;
+}
+
+void api_destroy(struct api *api)
+{
+	if (!api)
+		return;
+	listener_finish(api);
+	while (api->conns)
+		conn_destroy(api->conns);
+	rendezvous_finish(&api->streams);
+	map_finish(&api->per_address);
+	SSL_CTX_free(api->tls);
+	free(api);
+}
+
+void api_set_control(struct api *api, struct ipc_peer *control)
+{
+	api->control = control;
+}
+
+void api_take_stream(struct api *api, uint64_t token, int fd)
+{
+	rendezvous_offer(&api->streams, token, fd);
+}

@@ -1,0 +1,451 @@
+#include "api/call_internal.h"
+
+#include <errno.h>
+#include <openssl/sha.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define CALL_ARENA_MAX ((size_t)8 << 20)
+#define KEY_MAX 256
+
+/* --- life --- */
+
+static void free_unless_held(struct call *c)
+{
+	if (c->conn || c->holds)
+		return;
+	OPENSSL_cleanse(c->key_hash, sizeof c->key_hash);
+	answer_finish(&c->answer);
+	arena_finish(&c->arena);
+	free(c);
+}
+
+void call_hold(struct call *c)
+{
+	c->holds++;
+}
+
+void call_release(struct call *c)
+{
+	c->holds--;
+	free_unless_held(c);
+}
+
+static struct call *call_new(struct api *api, struct conn *conn)
+{
+	struct call *c = xcalloc(1, sizeof *c);
+
+	*c = (struct call){.api = api, .conn = conn, .op = OP_COUNT, .started_us = mono_us(), .arena = {.max = CALL_ARENA_MAX}};
+	snprintf(c->address, sizeof c->address, "%s", conn_peer(conn));
+	return c;
+}
+
+/* --- answers --- */
+
+void call_identify(const struct call *c, struct msg_req *ret)
+{
+	*ret = (struct msg_req){.op = (uint16_t)c->op, .address = str_of(c->address), .client = str_of(c->client)};
+	if (c->has_key)
+		ret->key_hash = str_make(c->key_hash, sizeof c->key_hash);
+}
+
+/* Probes come every few seconds and say nothing about anyone. */
+static bool is_worth_recording(const struct call *c, unsigned status)
+{
+	return !(status < 300 && (c->op == OP_HEALTHZ || c->op == OP_READYZ));
+}
+
+void call_record(struct call *c, unsigned status)
+{
+	uint64_t took_us = mono_us() - c->started_us;
+	struct msg_req who;
+
+	if (c->ended)
+		return;
+	c->ended = true;
+	call_identify(c, &who);
+	if (!c->api->control || !is_worth_recording(c, status))
+		return;
+	struct msg_api_record r = {.key_hash = who.key_hash, .op = who.op, .address = who.address, .client = who.client,
+				   .method = str_of(c->method), .path = str_of(c->path), .status = (uint16_t)status,
+				   .duration_us = (uint32_t)MIN(took_us, (uint64_t)UINT32_MAX)};
+	ipc_notify(c->api->control, MSG_TYPE_msg_api_record, &r, NULL, 0);
+}
+
+void call_answer(struct call *c, unsigned status, struct buf *body)
+{
+	struct conn *conn = take_ptr(c->conn);
+
+	call_record(c, status);
+	if (conn)
+		conn_answer(conn, status, c->headers, body);
+	else
+		buf_finish(body);
+}
+
+static void add_header(struct call *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void add_header(struct call *c, const char *fmt, ...)
+{
+	size_t n = strlen(c->headers);
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(c->headers + n, sizeof c->headers - n, fmt, ap);
+	va_end(ap);
+}
+
+static void answer_failure(struct call *c, unsigned status, const char *code, struct str message)
+{
+	struct buf body = {0};
+
+	if (status == 401)
+		add_header(c, "WWW-Authenticate: Bearer\r\n");
+	if ((status == 429 || status == 503) && !strstr(c->headers, "Retry-After"))
+		add_header(c, "Retry-After: %u\r\n", status == 503 ? 2U : 10U);
+	answer_error(&body, code, message);
+	call_answer(c, status, &body);
+}
+
+void call_fail(struct call *c, enum api_code code, const char *fmt, ...)
+{
+	char message[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(message, sizeof message, fmt, ap);
+	va_end(ap);
+	answer_failure(c, code_status(code), code_text(code), str_of(message));
+}
+
+void call_fail_done(struct call *c, const struct msg_done *done)
+{
+	char code[64];
+
+	if (str_copy(done->code, code, sizeof code) || done->status < 400) {
+		call_fail(c, CODE_INTERNAL, "an answer of iron's own made no sense; the log has more");
+		return;
+	}
+	if (done->retry_after_s)
+		add_header(c, "Retry-After: %u\r\n", done->retry_after_s);
+	answer_failure(c, done->status, code, done->message);
+}
+
+/* Kept until the call is started: a body may have to be answered first. The first failure stays. */
+static void note_failure(struct call *c, enum api_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void note_failure(struct call *c, enum api_code code, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (c->fail_status)
+		return;
+	c->fail_status = code_status(code);
+	c->fail_code = code;
+	va_start(ap, fmt);
+	vsnprintf(c->fail_message, sizeof c->fail_message, fmt, ap);
+	va_end(ap);
+}
+
+/* --- from the head --- */
+
+static void take_client(struct call *c, const struct http1_request *req)
+{
+	struct str agent = http1_header_value(&req->head, STR("user-agent"));
+
+	agent.len = MIN(agent.len, sizeof c->client - 1);
+	if (str_is_printable_utf8(agent))
+		memcpy(c->client, agent.p ? agent.p : "", agent.len);
+	memcpy(c->method, req->method.p, MIN(req->method.len, sizeof c->method - 1));
+	memcpy(c->path, req->path.p, MIN(req->path.len, sizeof c->path - 1));
+}
+
+static void find_route(struct call *c, const struct http1_request *req, struct route *route)
+{
+	_cleanup_(buf_finish) struct buf allow = BUF_MAX(128);
+	enum api_code code;
+
+	int r = req->form == HTTP1_ASTERISK ? -ENOENT : route_find(req->method, req->path, route, &allow, &code);
+	if (r == 0) {
+		c->op = route->op;
+		c->shape = op_shape_get(route->op);
+	} else if (r == -EPERM) {
+		add_header(c, "Allow: %.*s\r\n", STR_ARG(buf_str(&allow)));
+		note_failure(c, CODE_METHOD_NOT_ALLOWED, "this path takes %.*s", STR_ARG(buf_str(&allow)));
+	} else if (req->form == HTTP1_ASTERISK || code == CODE_NOT_FOUND) {
+		note_failure(c, CODE_NOT_FOUND, "there is no such path; the API begins at /v1");
+	} else {
+		note_failure(c, code, "there is no object of that id; ids are as lists show them");
+	}
+}
+
+static bool needs_key(enum api_op op)
+{
+	return op != OP_HEALTHZ && op != OP_READYZ;
+}
+
+/* "Bearer KEY". The key itself goes no further than its hash. */
+static void take_key(struct call *c, const struct http1_request *req)
+{
+	const struct http1_header *h = http1_header_find(&req->head, STR("authorization"), NULL);
+	struct str scheme, rest = h ? h->value : STR_NONE;
+
+	if (!needs_key(c->op))
+		return;
+	if (!h) {
+		note_failure(c, CODE_UNAUTHORIZED, "a key is needed: Authorization: Bearer KEY");
+		return;
+	}
+	bool ok = !http1_header_find(&req->head, STR("authorization"), h) && str_split(&rest, ' ', &scheme) &&
+		  str_ieq(scheme, STR("bearer"));
+	rest = str_trim(rest, " ");
+	if (!ok || rest.len == 0 || rest.len > KEY_MAX) {
+		note_failure(c, CODE_UNAUTHORIZED, "Authorization must be: Bearer KEY");
+		return;
+	}
+	SHA256((const uint8_t *)rest.p, rest.len, c->key_hash);
+	c->has_key = true;
+}
+
+static bool is_json_type(struct str type)
+{
+	struct str essence;
+
+	return str_split(&type, ';', &essence) && str_ieq(str_trim(essence, " \t"), STR("application/json"));
+}
+
+static void check_headers(struct call *c, const struct http1_request *req)
+{
+	struct str type = http1_header_value(&req->head, STR("content-type"));
+	bool has_body = req->framing.kind == HTTP1_BODY_CHUNKED || req->framing.length;
+	bool ignores = req->method_id == HTTP1_GET || req->method_id == HTTP1_HEAD || req->method_id == HTTP1_DELETE;
+
+	if (has_body && !ignores && !is_json_type(type))
+		note_failure(c, CODE_UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json");
+	if (http1_header_find(&req->head, STR("content-encoding"), NULL))
+		note_failure(c, CODE_UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not supported: send the body as it is");
+	if (http1_header_find(&req->head, STR("idempotency-key"), NULL))
+		note_failure(c, CODE_VALIDATION_ERROR, "Idempotency-Key is not supported yet: leave it out");
+	if (c->op == OP_VM_EXEC &&
+	    http1_list_has(http1_header_value(&req->head, STR("accept")), STR("text/event-stream")))
+		note_failure(c, CODE_VALIDATION_ERROR, "Accept: text/event-stream is not supported yet; use the WebSocket");
+	if (c->op == OP_VM_EXEC_WS && !req->websocket)
+		note_failure(c, CODE_BAD_REQUEST, "a GET here must carry Upgrade: websocket; POST runs a command without one");
+}
+
+static void set_id(struct call *c, size_t at, uint64_t id)
+{
+	if (at)
+		memcpy((char *)&c->params + at - 1, &id, sizeof id);
+}
+
+static void note_invalid(struct call *c, int r, const struct error *e)
+{
+	enum api_code code = r == -EBADMSG ? CODE_BAD_REQUEST : r == -EMSGSIZE ? CODE_TOO_LARGE : CODE_VALIDATION_ERROR;
+
+	note_failure(c, code, "%s", e->text);
+}
+
+static void take_parameters(struct call *c, const struct http1_request *req, const struct route *route)
+{
+	struct error e = {0};
+
+	int r = fields_parse_query(c->shape->query, req->query, &c->arena, &c->params, &e);
+	if (r)
+		note_invalid(c, r, &e);
+	set_id(c, c->shape->vm_at, route->vm);
+	set_id(c, c->shape->id_at, route->id);
+	if (req->websocket)
+		c->websocket_key = arena_str(&c->arena, http1_header_value(&req->head, STR("sec-websocket-key")));
+}
+
+struct call *call_create(struct api *api, struct conn *conn, const struct http1_request *req)
+{
+	struct call *c = call_new(api, conn);
+	struct route route = {0};
+
+	take_client(c, req);
+	find_route(c, req, &route);
+	if (c->fail_status)
+		return c;
+	take_key(c, req);
+	check_headers(c, req);
+	take_parameters(c, req, &route);
+	return c;
+}
+
+bool call_refused(const struct call *c)
+{
+	return c->fail_status != 0;
+}
+
+static enum api_code code_of_status(unsigned status)
+{
+	switch (status) {
+	case 413:
+	case 414:
+	case 431:
+		return CODE_TOO_LARGE;
+	case 429:
+		return CODE_RATE_LIMITED;
+	case 503:
+		return CODE_UNAVAILABLE;
+	default:
+		return CODE_BAD_REQUEST;
+	}
+}
+
+void call_fail_body(struct call *c, unsigned status, const char *message)
+{
+	answer_failure(c, status, code_text(code_of_status(status)), str_of(message));
+	free_unless_held(c);
+}
+
+void call_refuse(struct api *api, struct conn *conn, unsigned status, const char *message)
+{
+	struct call *c = call_new(api, conn);
+
+	if (!message)
+		message = status == 429 ? "too many connections from your address: close some" : "too many connections: try again";
+	call_fail_body(c, status, message);
+}
+
+/* --- to iron-control and back --- */
+
+static bool on_answer(struct ipc_peer *peer, const struct ipc_msg *m, void *arg);
+
+int call_ask(struct call *c, enum msg_type type, const void *record, unsigned timeout_ms, ipc_answer *answered)
+{
+	if (!c->api->control) {
+		call_fail(c, CODE_UNAVAILABLE, "iron-control is starting: try again");
+		return -EPIPE;
+	}
+	int r = ipc_call(c->api->control, type, record, NULL, 0, timeout_ms, answered, c);
+	if (r == -EINVAL || r == -EMSGSIZE)
+		call_fail(c, CODE_VALIDATION_ERROR, "the request is too large: shorten its lists");
+	else if (r)
+		call_fail(c, CODE_UNAVAILABLE, "iron-control is starting: try again");
+	else
+		call_hold(c);
+	return r;
+}
+
+static void answer_done(struct call *c, const struct msg_done *done)
+{
+	struct buf body = {0};
+
+	if (done->status < 200 || done->status >= 300) {
+		call_fail_done(c, done);
+		return;
+	}
+	if (c->shape->answer == ANSWER_NONE) {
+		call_answer(c, c->shape->status, &body);
+		return;
+	}
+	if (answer_end(&c->answer, done)) {
+		log_limited(LOG_LEVEL_ERROR, 1, "an answer of iron-control's is not one", "op=%s", op_info_get(c->op)->name);
+		call_fail(c, CODE_INTERNAL, "an answer of iron's own made no sense; the log has more");
+		return;
+	}
+	body = c->answer.out;
+	c->answer.out = (struct buf){0};
+	call_answer(c, c->shape->status, &body);
+}
+
+/* True: that was the last. */
+static bool on_answer(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
+{
+	struct call *c = arg;
+
+	if (m && m->info->type != MSG_TYPE_msg_done) {
+		if (!c->fail_status && answer_row(&c->answer, m->info->type, m->record)) {
+			log_limited(LOG_LEVEL_ERROR, 1, "a row of iron-control's is none", "type=%u", (unsigned)m->info->type);
+			note_failure(c, CODE_INTERNAL, "an answer of iron's own made no sense; the log has more");
+		}
+		return false;
+	}
+	if (!m)
+		call_fail(c, CODE_UNAVAILABLE, "iron-control did not answer: try again");
+	else if (c->fail_status)
+		call_fail(c, c->fail_code, "%s", c->fail_message);
+	else
+		answer_done(c, IPC_RECORD(m, msg_done));
+	call_release(c);
+	return true;
+}
+
+/* --- start --- */
+
+static void answer_local(struct call *c)
+{
+	struct buf body = {0};
+	struct json j = {.out = &body};
+
+	json_object_begin(&j, NULL);
+	json_object_begin(&j, "data");
+	json_str(&j, "status", STR("ok"));
+	json_str(&j, "version", STR(IRON_VERSION));
+	json_object_end(&j);
+	json_object_end(&j);
+	call_answer(c, 200, &body);
+}
+
+static void take_body(struct call *c, struct str body)
+{
+	struct error e = {0};
+	void *record = (char *)&c->params + c->shape->body_at;
+
+	int r = fields_parse_body(c->shape->body, body, &c->arena, record, &e);
+	if (r == 0 && c->shape->finish)
+		r = c->shape->finish(&c->params, &c->arena, &e);
+	if (r)
+		note_invalid(c, r, &e);
+}
+
+static unsigned held_ms(const struct call *c)
+{
+	return c->op == OP_VM_GET ? c->params.object.wait_ms : 0;
+}
+
+static void ask(struct call *c)
+{
+	answer_begin(&c->answer, c->shape->answer);
+	call_identify(c, &c->params.req);
+	call_ask(c, c->shape->record, &c->params, API_CONTROL_MS + held_ms(c), on_answer);
+}
+
+void call_start(struct call *c, struct buf *body)
+{
+	call_hold(c);
+	if (!c->fail_status)
+		take_body(c, buf_str(body));
+	if (c->fail_status)
+		call_fail(c, c->fail_code, "%s", c->fail_message);
+	else if (c->shape->answer == ANSWER_LOCAL)
+		answer_local(c);
+	else if (c->op == OP_VM_EXEC)
+		exec_start(c);
+	else if (c->op == OP_VM_EXEC_WS)
+		exec_ws_start(c);
+	else
+		ask(c);
+	call_release(c);
+}
+
+/* A half-close leaves a question standing, but nobody waits for a command any more. */
+void call_client_eof(struct call *c)
+{
+	if (c->work)
+		conn_destroy(c->conn);
+}
+
+void call_client_gone(struct call *c)
+{
+	c->conn = NULL;
+	call_record(c, 499);
+	call_hold(c);
+	if (c->work)
+		c->cancel(c->work);
+	call_release(c);
+}

@@ -1,0 +1,52 @@
+#pragma once
+/* Between call.c and the two forms of exec. */
+#include "api/answer.h"
+#include "api/call.h"
+#include "api/route.h"
+
+struct call {
+	struct api *api;
+	struct conn *conn; /* NULL: answered, or the client is gone */
+	struct arena arena;
+	enum api_op op; /* OP_COUNT: none was found */
+	const struct op_shape *shape;
+	union params params;
+	struct answer answer;
+	bool has_key;
+	uint8_t key_hash[32];
+	char address[64], client[129], method[17], path[256];
+	struct str websocket_key;
+	uint64_t started_us;
+	uint16_t fail_status; /* set: what it will answer, whatever comes */
+	enum api_code fail_code;
+	char fail_message[512];
+	char headers[256];
+	unsigned holds; /* of iron-control, which will answer, and of whoever works on it */
+	bool ended;	/* answered and recorded */
+	bool vm_is_ready;
+	/* What runs for it: to be told when the client leaves. It holds the call. */
+	void *work;
+	void (*cancel)(void *work);
+};
+
+/* Who asks, for the front of a record. */
+void call_identify(const struct call *c, struct msg_req *ret);
+/* Sends a record that begins with who asks. Failing, it has answered. The answer (rows and done) comes to on_answer, for
+ * which a hold is taken: it ends in call_release. */
+int call_ask(struct call *c, enum msg_type type, const void *record, unsigned timeout_ms, ipc_answer *on_answer);
+void call_hold(struct call *c);
+/* Gives a hold back: the last one frees it, unless the connection has it. */
+void call_release(struct call *c);
+/* Each answers once; afterwards the connection has let go. The call itself goes with call_release. */
+void call_answer(struct call *c, unsigned status, struct buf *body);
+void call_fail(struct call *c, enum api_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void call_fail_done(struct call *c, const struct msg_done *done);
+/* For the record, when it ended otherwise than by an HTTP answer. */
+void call_record(struct call *c, unsigned status);
+
+/* exec.c: the body was read and checked; takes the call over. */
+void exec_start(struct call *c);
+/* exec_ws.c: the same for an upgrade. */
+void exec_ws_start(struct call *c);
+/* The API's code for a stream_error's. */
+enum api_code exec_error_code(struct str code);

@@ -1,0 +1,102 @@
+#pragma once
+/* Each operation's shape: the record that goes to iron-control, what its query and body may hold, and what its answer
+ * is. model/op.h says its method, path and scope. Routing, validation, answers and the API's description come from here. */
+#include "api/field.h"
+#include "codec/msg.h"
+#include "codec/stream.h"
+#include "model/op.h"
+
+/* What a client may ask of exec, buffered or live. */
+#define EXEC_STDIN_MAX ((size_t)1 << 20)
+struct exec_asked {
+	struct stream_exec exec;
+	struct str stdin_bytes;
+};
+
+/* Room for what any shape's tables fill. Every record that iron-control gets begins with the members of msg_req. */
+union params {
+	struct msg_req req;
+	struct msg_vm_create vm_create;
+	struct msg_vm_list vm_list;
+	struct msg_object object;
+	struct msg_vm_stop vm_stop;
+	struct msg_policy_put policy_put;
+	struct msg_rule_list rule_list;
+	struct msg_events_list events_list;
+	struct msg_key_create key_create;
+	struct msg_page page;
+	struct {
+		struct msg_rule_create msg;
+		struct rule_asked asked;
+	} rule_create;
+	struct vm_wait {
+		struct msg_object msg;
+		uint8_t wait;
+		uint32_t timeout_ms;
+	} vm_wait;
+	struct {
+		struct msg_exec_open msg;
+		struct exec_asked asked;
+	} exec;
+};
+
+enum answer_kind {
+	ANSWER_NONE,   /* 204 */
+	ANSWER_OBJECT, /* one row */
+	ANSWER_LIST,   /* rows, has_more, cursor */
+	ANSWER_ROLES,  /* one row and its roles, or roles alone */
+	ANSWER_EXEC,   /* what exec.h and exec_ws.h make of it */
+	ANSWER_LOCAL,  /* answered without iron-control */
+};
+
+/* Which members of the record the path's parts fill: offsets plus 1, 0 for none. */
+struct op_shape {
+	enum msg_type record;
+	const struct field_set *query, *body;
+	enum answer_kind answer;
+	uint16_t row; /* enum msg_type of the answer's rows */
+	uint16_t status;
+	size_t vm_at, id_at;
+	size_t body_at; /* where in union params the body's table writes */
+	/* After validation, before sending: what tables cannot say. May be NULL. */
+	int (*finish)(union params *p, struct arena *a, struct error *reterr);
+};
+
+/* op < OP_COUNT. */
+const struct op_shape *op_shape_get(enum api_op op);
+
+/* What a member of an answer is. */
+enum out_kind {
+	OUT_TEXT,    /* struct str */
+	OUT_U16,
+	OUT_U32,
+	OUT_U64,
+	OUT_I64,
+	OUT_FLAG,
+	OUT_ID,	     /* uint64_t; choices is the prefix; 0 is "" */
+	OUT_TIME,    /* int64_t; 0 is null */
+	OUT_CHOICE,  /* uint8_t: base + index in choices */
+	OUT_SCOPES,  /* uint32_t */
+	OUT_TEXTS,   /* wire list */
+	OUT_NUMBERS, /* wire list of u64 */
+	OUT_LABELS,  /* wire list of "k=v" as an object */
+	OUT_ALLOWED, /* uint8_t verdict: whether it passed */
+	OUT_STATUS,  /* uint16_t; 0 is null */
+};
+struct out_field {
+	const char *name;
+	enum out_kind kind;
+	uint8_t base;
+	const char *choices;
+	size_t offset;
+	size_t known; /* 1 + offset of a bool: false makes the value null; 0: always known */
+	const char *doc;
+};
+struct out_shape {
+	uint16_t row;		       /* enum msg_type */
+	const struct wire_type *inner; /* the row's one member is such an encoded record, and the offsets are in it */
+	const struct out_field *v;
+	size_t n;
+};
+/* NULL: no row of the API's. */
+const struct out_shape *out_shape_get(uint16_t row);

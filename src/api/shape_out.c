@@ -1,0 +1,147 @@
+/* What answers hold: every member of every row, in the order it is shown. */
+#include "api/shape.h"
+
+#define F(kind_, name_, type, member, ...) {.name = name_, .kind = OUT_##kind_, .offset = offsetof(struct type, member), ##__VA_ARGS__}
+#define KNOWN_IF(type, member) .known = 1 + offsetof(struct type, member)
+
+static const struct out_field vm[] = {
+	F(ID, "id", row_vm, id, .choices = "vm_"),
+	F(TEXT, "name", row_vm, name),
+	F(TEXT, "status", row_vm, status),
+	F(TEXT, "status_detail", row_vm, status_detail),
+	F(TEXT, "status_reason", row_vm, status_reason),
+	F(TEXT, "image", row_vm, image),
+	F(ID, "snapshot_id", row_vm, snapshot, .choices = "snap_"),
+	F(ID, "parent_id", row_vm, parent, .choices = "vm_"),
+	F(U64, "generation", row_vm, generation),
+	F(U32, "vcpus", row_vm, vcpus),
+	F(U32, "memory_mib", row_vm, memory_mib),
+	F(U32, "disk_gib", row_vm, disk_gib),
+	F(LABELS, "labels", row_vm, labels),
+	F(TIME, "created_at", row_vm, created_at),
+	F(TIME, "updated_at", row_vm, updated_at),
+	F(TIME, "started_at", row_vm, started_at),
+	F(TIME, "stopped_at", row_vm, stopped_at),
+};
+
+static const struct out_field policy[] = {
+	F(CHOICE, "mode", row_policy, mode, .choices = "enforce|warn"),
+	F(FLAG, "inherited", row_policy, inherited),
+};
+
+static const struct out_field rule[] = {
+	F(ID, "id", rec_rule, id, .choices = "egr_"),
+	F(TEXT, "name", rec_rule, name),
+	F(TEXT, "host", rec_rule, host),
+	F(TEXT, "cidr", rec_rule, cidr),
+	F(NUMBERS, "ports", rec_rule, ports),
+	F(TEXTS, "methods", rec_rule, methods),
+	F(TEXTS, "paths", rec_rule, paths),
+	F(CHOICE, "tls", rec_rule, tls, .choices = "intercept|passthrough"),
+	F(CHOICE, "action", rec_rule, action, .choices = "allow|deny"),
+	F(TEXTS, "addresses", rec_rule, addresses),
+	F(TEXT, "preset", rec_rule, preset),
+	F(TEXT, "comment", rec_rule, comment),
+	F(TIME, "created_at", rec_rule, created_at),
+};
+
+#define WHEN_CLOSED KNOWN_IF(row_event, closed)
+static const struct out_field event[] = {
+	F(ID, "id", row_event, seq, .choices = "ee_"),
+	F(TIME, "timestamp", row_event, timestamp),
+	F(ID, "vm_id", row_event, vm, .choices = "vm_"),
+	F(TEXT, "host", row_event, host),
+	F(TEXT, "cidr", row_event, cidr),
+	F(TEXT, "address", row_event, address),
+	F(U16, "port", row_event, port),
+	F(CHOICE, "protocol", row_event, protocol, .base = 1, .choices = "http|tls|tcp|udp|dns|icmp|other"),
+	F(TEXT, "method", row_event, method),
+	F(TEXT, "path", row_event, path),
+	F(STATUS, "status_code", row_event, status, WHEN_CLOSED),
+	F(U64, "bytes_sent", row_event, bytes_sent, WHEN_CLOSED),
+	F(U64, "bytes_received", row_event, bytes_received, WHEN_CLOSED),
+	F(U32, "duration_ms", row_event, duration_ms, WHEN_CLOSED),
+	F(CHOICE, "verdict", row_event, verdict, .base = 1, .choices = "allowed|denied|warn"),
+	F(ALLOWED, "allowed", row_event, verdict),
+	F(CHOICE, "mode", row_event, mode, .choices = "enforce|warn"),
+	F(ID, "rule_id", row_event, rule, .choices = "egr_"),
+	F(TEXTS, "secrets", row_event, secrets),
+	F(TEXT, "reason", row_event, reason),
+};
+
+static const struct out_field key[] = {
+	F(ID, "id", row_key, id, .choices = "key_"),
+	F(TEXT, "name", row_key, name),
+	F(TEXT, "key", row_key, key),
+	F(TEXT, "hint", row_key, hint),
+	F(SCOPES, "scopes", row_key, scopes),
+	F(TIME, "created_at", row_key, created_at),
+	F(TIME, "expires_at", row_key, expires_at),
+	F(TIME, "last_used_at", row_key, last_used_at),
+};
+
+static const struct out_field image[] = {
+	F(ID, "id", row_image, id, .choices = "img_"),
+	F(TEXT, "name", row_image, name),
+	F(TEXT, "hash", row_image, hash),
+	F(TEXT, "kernel", row_image, kernel),
+	F(TEXT, "made_from", row_image, made_from),
+	F(U64, "size_bytes", row_image, size_bytes),
+	F(TIME, "created_at", row_image, created_at),
+};
+
+static const struct out_field me[] = {
+	F(ID, "workspace_id", row_me, workspace, .choices = "ws_"),
+	F(TEXT, "workspace", row_me, workspace_name),
+	F(ID, "key_id", row_me, key, .choices = "key_"),
+	F(TEXT, "key_name", row_me, key_name),
+	F(SCOPES, "scopes", row_me, scopes),
+	F(TIME, "expires_at", row_me, expires_at),
+};
+
+/* row_host's own counts come after these (answer.c): they lie beside the inner record. */
+static const struct out_field host[] = {
+	F(TEXT, "version", msg_host, version),
+	F(TEXT, "accelerator", msg_host, accelerator),
+	F(TEXT, "accelerator_reason", msg_host, accelerator_reason),
+	F(TEXT, "isolation", msg_host, isolation),
+	F(TEXT, "sandbox", msg_host, sandbox),
+	F(TEXT, "encryption", msg_host, encryption),
+	F(TEXT, "qemu_version", msg_host, qemu_version),
+	F(TEXT, "kernel", msg_host, kernel),
+	F(TEXT, "cgroup", msg_host, cgroup),
+	F(U32, "cpus", msg_host, cpus),
+	F(U64, "memory_total_mib", msg_host, memory_total_mib),
+	F(U64, "memory_available_mib", msg_host, memory_available_mib),
+	F(U64, "disk_total_mib", msg_host, disk_total_mib),
+	F(U64, "disk_available_mib", msg_host, disk_available_mib),
+};
+
+static const struct out_field role[] = {
+	F(TEXT, "name", msg_role_row, name),
+	F(TEXT, "state", msg_role_row, state),
+	F(I64, "pid", msg_role_row, pid),
+	F(U32, "restarts", msg_role_row, restarts),
+	F(TIME, "started_at", msg_role_row, started_at),
+};
+
+#define SHAPE(type, fields, ...) {.row = MSG_TYPE_##type, .v = fields, .n = ARRAY_SIZE(fields), ##__VA_ARGS__}
+static const struct out_shape shapes[] = {
+	SHAPE(row_vm, vm),
+	SHAPE(row_policy, policy),
+	SHAPE(row_rule, rule, .inner = &rec_rule_wire),
+	SHAPE(row_event, event),
+	SHAPE(row_key, key),
+	SHAPE(row_image, image),
+	SHAPE(row_me, me),
+	SHAPE(row_host, host, .inner = &msg_host_wire),
+	SHAPE(row_role, role, .inner = &msg_role_row_wire),
+};
+
+const struct out_shape *out_shape_get(uint16_t row)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(shapes); i++)
+		if (shapes[i].row == row)
+			return &shapes[i];
+	return NULL;
+}

@@ -1,0 +1,145 @@
+/* iron-api: the public API. It holds the TLS key and parses what the network sends; it opens no file, no socket and no
+ * database. Descriptor 3 is its channel to irond. */
+#include <event2/event.h>
+#include <openssl/crypto.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/api.h"
+#include "prog/sandboxes.h"
+
+#define CONFIG_TIMEOUT_MS 30000
+
+struct program {
+	struct event_base *base;
+	struct api *api;
+	struct ipc_peer *irond, *control;
+	int status;
+};
+
+/* --- iron-control --- */
+
+static void on_control_closed(struct ipc_peer *peer, const char *reason, void *user)
+{
+	struct program *p = user;
+
+	log_warn("iron-control is away", "reason=%s", log_quote(reason));
+	if (p->control == peer) {
+		api_set_control(p->api, NULL);
+		p->control = NULL;
+	}
+	ipc_peer_destroy(peer);
+}
+
+/* It answers; it never asks. */
+static void set_control(struct program *p, int fd)
+{
+	struct ipc_peer *old = p->control;
+
+	p->control = ipc_peer_create(p->base, fd, "iron-control", NULL, 0, on_control_closed, p);
+	api_set_control(p->api, p->control);
+	ipc_peer_destroy(old);
+}
+
+/* --- irond --- */
+
+static void on_peer(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	const struct msg_peer *msg = IPC_RECORD(m, msg_peer);
+
+	if (msg->role == ROLE_CONTROL)
+		set_control(user, take_fd(m->fds[0]));
+	else
+		log_warn("a channel to a role that is none of ours", "role=%u", (unsigned)msg->role);
+}
+
+static void on_ping(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	ipc_reply_result(peer, m->txn, 0, "", 0);
+}
+
+static void on_stream(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	struct program *p = user;
+
+	api_take_stream(p->api, IPC_RECORD(m, msg_stream)->token, take_fd(m->fds[0]));
+}
+
+static const struct ipc_rule irond_rules[] = {
+	{MSG_TYPE_msg_peer, 1, IPC_NOTICE, on_peer},
+	{MSG_TYPE_msg_ping, 0, IPC_REQUEST, on_ping},
+	{MSG_TYPE_msg_stream, 1, IPC_NOTICE, on_stream},
+};
+
+static void on_irond_closed(struct ipc_peer *peer, const char *reason, void *user)
+{
+	struct program *p = user;
+
+	log_warn("irond is gone: ending", "reason=%s", log_quote(reason));
+	event_base_loopbreak(p->base);
+}
+
+/* --- start --- */
+
+static int start_api(struct program *p, struct error *reterr)
+{
+	static uint8_t space[MSG_MAX];
+	_Alignas(16) char record[MSG_RECORD_MAX];
+	const struct msg_info *info;
+	int fds[MSG_MAX_FDS];
+	size_t nfds;
+	uint32_t txn;
+
+	int r = ipc_recv_blocking(ROLE_CHANNEL_FD, CONFIG_TIMEOUT_MS, space, &info, &txn, record, fds, &nfds);
+	if (r)
+		return error_set(reterr, r, "no configuration came: %s", strerror(-r));
+	if (info->type != MSG_TYPE_msg_api_config)
+		return error_set(reterr, -EPROTO, "the first message is no configuration");
+	return api_create(p->base, (const void *)record, fds, nfds, &p->api, reterr);
+}
+
+static int run(struct program *p, const struct role_args *args, struct error *reterr)
+{
+	p->base = event_base_new();
+	if (!p->base)
+		return error_set(reterr, -ENOMEM, "no event loop");
+	int r = start_api(p, reterr);
+	if (r == 0)
+		r = role_sandbox_enter(&sandbox_api, args, NULL, reterr);
+	if (r)
+		return r;
+	p->irond = ipc_peer_create(p->base, ROLE_CHANNEL_FD, "irond", irond_rules, ARRAY_SIZE(irond_rules),
+				   on_irond_closed, p);
+	if (!p->irond)
+		return error_set(reterr, -ENOMEM, "no channel to irond");
+	log_info("serving", NULL);
+	return event_base_dispatch(p->base) < 0 ? error_set(reterr, -EIO, "the event loop failed") : 0;
+}
+
+static void finish(struct program *p)
+{
+	if (p->api)
+		api_set_control(p->api, NULL);
+	ipc_peer_destroy(p->control);
+	api_destroy(p->api);
+	ipc_peer_destroy(p->irond);
+	if (p->base)
+		event_base_free(p->base);
+}
+
+int main(int argc, char **argv)
+{
+	struct program p = {0};
+	struct error e = {0};
+	struct role_args args;
+
+	if (role_args_parse("iron-api", argc, argv, &args) < 0)
+		return 2;
+	signal(SIGPIPE, SIG_IGN);
+	int r = run(&p, &args, &e);
+	if (r)
+		log_error("iron-api cannot run", "reason=%s", log_quote(e.text));
+	finish(&p);
+	return r ? EXIT_FAILURE : EXIT_SUCCESS;
+}
