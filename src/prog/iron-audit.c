@@ -1,0 +1,134 @@
+/* iron-audit: writes the journal. It is given the journal's directory, and channels to those that write; it reads nothing
+ * back to anyone. */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "audit/server.h"
+#include "base/log.h"
+#include "os/ipc.h"
+#include "prog/sandboxes.h"
+
+#define CONFIG_WAIT_MS 10000
+
+struct process {
+	struct event_base *base;
+	struct ipc_peer *irond;
+	struct audit_server *server;
+	int dir;
+};
+
+/* --- what irond may say --- */
+
+static void on_ping(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	ipc_reply_result(peer, m->txn, 0, NULL, 0);
+}
+
+static void on_peer(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	struct process *p = user;
+	const struct msg_peer *who = IPC_RECORD(m, msg_peer);
+	int r = audit_server_peer(p->server, (enum role)who->role, who->id, take_fd(m->fds[0]));
+
+	if (r)
+		log_warn("peer refused", "role=%u code=%d", who->role, r);
+}
+
+static const struct ipc_rule irond_rules[] = {
+	{MSG_TYPE_msg_ping, 0, IPC_REQUEST, on_ping},
+	{MSG_TYPE_msg_peer, 1, IPC_NOTICE, on_peer},
+};
+
+static void on_irond_closed(struct ipc_peer *peer, const char *reason, void *user)
+{
+	struct process *p = user;
+
+	log_info("irond is gone", "reason=%s", log_quote(reason));
+	event_base_loopbreak(p->base);
+}
+
+/* --- start --- */
+
+static int read_config(struct process *p, struct audit_journal_options *ret)
+{
+	static char space[MSG_MAX];
+	_Alignas(16) char record[MSG_RECORD_MAX];
+	const struct msg_info *info;
+	int fds[MSG_MAX_FDS];
+	size_t nfds = 0;
+	uint32_t txn;
+
+	int r = ipc_recv_blocking(ROLE_CHANNEL_FD, CONFIG_WAIT_MS, space, &info, &txn, record, fds, &nfds);
+	if (r)
+		return r;
+	if (info->type != MSG_TYPE_msg_audit_config || nfds != 1)
+		return -EPROTO;
+	const struct msg_audit_config *config = (const void *)record;
+	*ret = (struct audit_journal_options){.segment_bytes = config->segment_bytes,
+					      .sync_interval_ms = config->sync_interval_ms ? config->sync_interval_ms : 50};
+	p->dir = fds[0];
+	return 0;
+}
+
+static int open_journal(struct process *p, const struct audit_journal_options *options)
+{
+	struct audit_recovery recovery;
+	struct error error = {0};
+	int r = audit_server_create(p->base, p->dir, options, 0, &p->server, &recovery, &error);
+
+	if (r) {
+		log_error("the journal cannot be opened", "error=%s", log_quote(error.text));
+		return r;
+	}
+	log_info("journal open", "last_seq=%llu segment=%llu", (unsigned long long)recovery.last_seq,
+		 (unsigned long long)recovery.segment);
+	if (recovery.cut_bytes)
+		log_warn("the journal ended in the middle of a record", "segment=%llu bytes=%llu",
+			 (unsigned long long)recovery.segment, (unsigned long long)recovery.cut_bytes);
+	return 0;
+}
+
+static int run(struct process *p, const struct role_args *args)
+{
+	struct audit_journal_options options;
+	struct error error = {0};
+	int r = read_config(p, &options);
+
+	if (r) {
+		log_error("no configuration", "code=%d", r);
+		return r;
+	}
+	r = role_sandbox_enter(&sandbox_audit, args, NULL, &error);
+	if (r) {
+		log_error("sandbox", "error=%s", log_quote(error.text));
+		return r;
+	}
+	p->base = event_base_new();
+	if (!p->base)
+		return -ENOMEM;
+	r = open_journal(p, &options);
+	if (r)
+		return r;
+	p->irond = ipc_peer_create(p->base, ROLE_CHANNEL_FD, "irond", irond_rules, ARRAY_SIZE(irond_rules), on_irond_closed, p);
+	if (!p->irond)
+		return -ENOMEM;
+	event_base_dispatch(p->base);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct process p = {.dir = -1};
+	struct role_args args;
+
+	if (role_args_parse("iron-audit", argc, argv, &args) < 0)
+		return 2;
+	signal(SIGPIPE, SIG_IGN);
+	int r = run(&p, &args);
+	audit_server_destroy(p.server);
+	ipc_peer_destroy(p.irond);
+	if (p.base)
+		event_base_free(p.base);
+	return r ? 1 : 0;
+}
