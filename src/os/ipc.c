@@ -150,15 +150,18 @@ void ipc_peer_destroy(struct ipc_peer *p)
 	leave(p);
 }
 
+/* The call is out of the map while its handler runs: one that closes the peer is not told of the end a second time. */
 static void on_answer_message(struct ipc_peer *p, struct call *c, const struct ipc_msg *m)
 {
-	uint32_t txn = c->txn;
-
-	if (!c->on_answer(p, m, c->arg))
+	map_remove(&p->calls, c->txn);
+	bool last = c->on_answer(p, m, c->arg);
+	if (!last && p->fd >= 0) {
+		map_put(&p->calls, c->txn, c);
 		return;
-	c = map_get(&p->calls, txn);
-	if (c)
-		call_free(c);
+	}
+	if (!last)
+		c->on_answer(p, NULL, c->arg);
+	call_free(c);
 }
 
 static void dispatch(struct ipc_peer *p, const struct ipc_msg *m)
