@@ -109,7 +109,7 @@ int broker_setup_host(struct broker *b, struct error *reterr)
 	int r;
 
 	if ((r = make_base_dirs(b, reterr)) < 0 || (r = take_lock(b, reterr)) < 0 ||
-	    (r = uids_create(b->conf->uid_base, "/etc", &b->uids, reterr)) < 0 || (r = make_state_dirs(b, reterr)) < 0 ||
+	    (r = uids_create(b->conf->uid_base, "/etc", NULL, &b->uids, reterr)) < 0 || (r = make_state_dirs(b, reterr)) < 0 ||
 	    (r = setup_cgroups(b, reterr)) < 0)
 		return r;
 	return clean_run_dir(b, reterr);

@@ -34,10 +34,10 @@ static bool in_range(const struct uids *u, uint64_t first, uint64_t count)
 	return first < (uint64_t)u->base + UIDS_TOTAL && first + count > u->base;
 }
 
-static int find_roles(struct uids *u, struct error *reterr)
+static int find_roles(struct uids *u, const char *const users[4], struct error *reterr)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(role_users); i++) {
-		const char *name = role_users[i].user;
+		const char *name = users ? users[i] : role_users[i].user;
 		const struct passwd *pw = getpwnam(name);
 		if (!pw)
 			return error_set(reterr, -ENOENT,
@@ -109,7 +109,7 @@ static void slots_init(struct slots *s, uint32_t n)
 	*s = (struct slots){.bits = xcalloc(n / 64, sizeof(uint64_t)), .n = n};
 }
 
-int uids_create(uid_t base, const char *etc, struct uids **ret, struct error *reterr)
+int uids_create(uid_t base, const char *etc, const char *const users[4], struct uids **ret, struct error *reterr)
 {
 	struct uids *u = xcalloc(1, sizeof *u);
 	int r;
@@ -117,7 +117,7 @@ int uids_create(uid_t base, const char *etc, struct uids **ret, struct error *re
 	u->base = base;
 	slots_init(&u->workers, UIDS_WORKERS);
 	slots_init(&u->vms, UIDS_VMS);
-	if ((r = find_roles(u, reterr)) < 0 || (r = check_databases(u, reterr)) < 0 ||
+	if ((r = find_roles(u, users, reterr)) < 0 || (r = check_databases(u, reterr)) < 0 ||
 	    (r = check_subordinate(u, etc, "subuid", reterr)) < 0 ||
 	    (r = check_subordinate(u, etc, "subgid", reterr)) < 0) {
 		uids_destroy(u);

@@ -16,8 +16,10 @@
 struct uids;
 
 /* Looks up the users of the roles and checks that nobody else owns a number of the range: passwd, group, subuid, subgid.
- * etc: "/etc" (tests use another, for subuid and subgid). The reason names the command that helps. */
-int uids_create(uid_t base, const char *etc, struct uids **ret, struct error *reterr);
+ * etc: "/etc" (tests use another, for
+ * subuid and subgid). users: NULL, or other names for iron-api, iron, iron-audit, iron-work in
+ * that order (tests). The reason names the command that helps. */
+int uids_create(uid_t base, const char *etc, const char *const users[4], struct uids **ret, struct error *reterr);
 void uids_destroy(struct uids *u);
 
 /* ROLE_API, ROLE_CONTROL, ROLE_AUDIT, ROLE_WORKER. */
