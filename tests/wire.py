@@ -65,7 +65,7 @@ def unpack_list(data):
     return items
 
 
-def encode(record, **values):
+def encode(record, /, **values):
     """Members that are not given are zero or empty; one that the record has not is an error."""
     out = b""
     for name, kind in RECORDS[record]:
@@ -128,18 +128,18 @@ class Channel:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         return cls(ours), theirs
 
-    def send(self, name, txn=0, fds=(), **values):
-        data = struct.pack("<HHI", TYPES[name], 0, txn) + encode(name, **values)
+    def send(self, message, /, txn=0, fds=(), **values):
+        data = struct.pack("<HHI", TYPES[message], 0, txn) + encode(message, **values)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self.sock.sendmsg([data], rights)
 
-    def answer(self, request, name, fds=(), **values):
-        self.send(name, txn=request.txn | ANSWER, fds=fds, **values)
+    def answer(self, request, message, /, fds=(), **values):
+        self.send(message, txn=request.txn | ANSWER, fds=fds, **values)
 
-    def call(self, name, fds=(), **values):
+    def call(self, message, /, fds=(), **values):
         """Sends a request; the txn that its answers carry."""
         self.txn += 1
-        self.send(name, txn=self.txn, fds=fds, **values)
+        self.send(message, txn=self.txn, fds=fds, **values)
         return self.txn | ANSWER
 
     def receive(self, timeout=10.0):
