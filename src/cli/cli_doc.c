@@ -38,6 +38,6 @@ int main(void)
 	       ".Sh FILES\n.Bl -tag -width Ds\n.It Pa ~/.config/iron/config.yaml\n.Cm api_url , api_key , tls_sha256\n"
 	       "(the SHA-256 of the server's certificate, which is then trusted by it alone).\nOnly its owner may read it.\n.El\n"
 	       ".Sh EXIT STATUS\n0; 1 when something failed; 2 for a wrong command line;\n.Cm exec\nexits with the command's own code, "
-	       "or 125 when it could not be run.\n.Sh SEE ALSO\n.Xr irond 8 ,\n.Xr iron.yaml 5\n");
+	       "or 125 when it could not be run.\n.Sh SEE ALSO\n.Xr iron.yaml 5 ,\n.Xr irond 8\n");
 	return fflush(stdout) ? 1 : 0;
 }

@@ -38,8 +38,8 @@ const char *get_string(const json_t *object, const char *name)
 	return s ? s : "";
 }
 
-/* Columns that a UTF-8 string takes; what the locale cannot tell counts one a byte. */
-static size_t width_of(const char *s)
+/* What the locale cannot tell counts one a byte. */
+size_t out_width(const char *s)
 {
 	wchar_t wide[1024];
 	size_t n = mbstowcs(wide, s, ARRAY_SIZE(wide));
@@ -75,7 +75,7 @@ void table_cell(struct table *t, const char *text)
 static int cut(const char *s, size_t room)
 {
 	size_t n = strlen(s);
-	if (room == SIZE_MAX || width_of(s) <= room)
+	if (room == SIZE_MAX || out_width(s) <= room)
 		return (int)n;
 	n = MIN(n, room);
 	while (n && ((unsigned char)s[n] & 0xc0) == 0x80)
@@ -88,7 +88,7 @@ void table_print(const struct table *t)
 	size_t widths[32] = {0}, total = terminal_width();
 
 	for (size_t i = 0; i < t->n; i++)
-		widths[i % t->columns] = MAX(widths[i % t->columns], width_of(t->cells[i]));
+		widths[i % t->columns] = MAX(widths[i % t->columns], out_width(t->cells[i]));
 	for (size_t i = 0; i < t->n; i++) {
 		size_t column = i % t->columns, used = 0;
 		for (size_t k = 0; k < column; k++)
@@ -96,7 +96,7 @@ void table_print(const struct table *t)
 		if (column + 1 == t->columns)
 			printf("%.*s\n", cut(t->cells[i], total == SIZE_MAX ? total : total > used ? total - used : 1), t->cells[i]);
 		else
-			printf("%s%*s", t->cells[i], (int)(widths[column] + 2 - width_of(t->cells[i])), "");
+			printf("%s%*s", t->cells[i], (int)(widths[column] + 2 - out_width(t->cells[i])), "");
 	}
 }
 

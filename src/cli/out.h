@@ -18,6 +18,8 @@ void table_cell(struct table *t, const char *text);
 void table_print(const struct table *t);
 void table_finish(struct table *t);
 
+/* Columns that a UTF-8 string takes on a terminal. */
+size_t out_width(const char *text);
 /* Escaped, in a fresh string. */
 char *out_escape(const char *text);
 void out_line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include "base/text.h"
+#include "cli/out.h"
 #include "codec/websocket.h"
 
 #define HEAD_MAX ((size_t)32 << 10)

@@ -19,7 +19,7 @@ static void usage(FILE *to)
 	for (size_t g = 0; g < ARRAY_SIZE(groups); g++) {
 		for (const struct command *c = groups[g]; c->name; c++) {
 			_cleanup_free_ char *synopsis = xasprintf("%s %s", c->name, c->words);
-			fprintf(to, "  %-44s %s\n", synopsis, c->about);
+			fprintf(to, "  %s%*s %s\n", synopsis, (int)(44 - MIN(out_width(synopsis), (size_t)44)), "", c->about);
 		}
 	}
 	fprintf(to, "\nEvery command takes --help and, where it prints, --json. The API and key come from --api-url and\n"
