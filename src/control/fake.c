@@ -71,15 +71,6 @@ static void answer(struct fake *f, struct ipc_peer *p, const struct ipc_msg *m, 
 		ipc_reply_result(p, m->txn, fault->code, fault->code ? "as ordered" : "", 0);
 }
 
-void fake_release(struct fake *f)
-{
-	for (size_t i = 0; i < f->held.n; i++)
-		ipc_reply_result(f->held.v[i].peer, f->held.v[i].txn, f->held.v[i].code,
-				 f->held.v[i].code ? "as ordered" : "", 0);
-	f->held.n = 0;
-	fake_turn(f);
-}
-
 static void forget_held(struct fake *f, const struct ipc_peer *peer)
 {
 	for (size_t i = 0; i < f->held.n;)
@@ -94,6 +85,28 @@ static void drop_peer(struct fake *f, struct ipc_peer **p)
 	if (*p)
 		forget_held(f, *p);
 	ipc_peer_destroy(take_ptr(*p));
+}
+
+static void kill_vm(struct fake *f, uint64_t vm)
+{
+	struct fake_vm *v = fake_vm_get(f, vm);
+
+	if (!v)
+		return;
+	v->running = false;
+	drop_peer(f, &v->peer);
+}
+
+void fake_release(struct fake *f)
+{
+	for (size_t i = 0; i < f->held.n; i++)
+		if (f->held.v[i].type == MSG_TYPE_msg_vm_kill)
+			kill_vm(f, f->held.v[i].vm);
+	for (size_t i = 0; i < f->held.n; i++)
+		ipc_reply_result(f->held.v[i].peer, f->held.v[i].txn, f->held.v[i].code,
+				 f->held.v[i].code ? "as ordered" : "", 0);
+	f->held.n = 0;
+	fake_turn(f);
 }
 
 /* --- iron-vm --- */
@@ -212,9 +225,11 @@ static void on_commit(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 	struct fake_worker *w = user;
 	const struct msg_policy_commit *c = IPC_RECORD(m, msg_policy_commit);
 
-	assert_true(c->version > w->version);
+	struct fake_vm *v = fake_vm_get(w->fake, c->vm);
+
+	assert_true(c->version > v->policy_version);
 	if (!w->fake->commit.code) {
-		w->version = c->version;
+		v->policy_version = c->version;
 		w->rules = w->pending_rules;
 		w->mode = w->pending_mode;
 		w->commits++;
@@ -309,13 +324,10 @@ static void on_kill(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 {
 	uint64_t vm = IPC_RECORD(m, msg_vm_kill)->vm;
 	struct fake *f = user;
-	struct fake_vm *v = fake_vm_get(f, vm);
 
 	f->kills++;
-	if (v && !f->kill.code) {
-		v->running = false;
-		drop_peer(f, &v->peer);
-	}
+	if (!f->kill.code && !f->kill.hold)
+		kill_vm(f, vm);
 	answer(f, p, m, &f->kill, vm);
 }
 

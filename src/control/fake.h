@@ -20,7 +20,7 @@ struct fault {
 
 struct fake_vm {
 	struct fake *fake;
-	uint64_t id, workspace, generation;
+	uint64_t id, workspace, generation, policy_version;
 	bool prepared, running, exited;
 	int64_t exit_status;
 	struct ipc_peer *peer; /* plays iron-vm, NULL: none */
@@ -32,7 +32,6 @@ struct fake_worker {
 	struct ipc_peer *peer;
 	unsigned commits, rules; /* of the last committed policy */
 	uint8_t mode;
-	uint64_t version;
 	unsigned pending_rules;
 	uint8_t pending_mode;
 };
