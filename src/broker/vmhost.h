@@ -88,8 +88,9 @@ void image_files_close(struct image_files *f); /* idempotent */
 
 /* `irond image build NAME`, in the calling process, minutes long; progress on stdout, cached by a hash of the inputs. It
  * ends its children when it is told to stop by SIGINT or SIGTERM, and leaves nothing but its cache. libexec: where
- * iron-agent and iron-worker are. */
-int image_build(const struct conf *conf, const char *libexec, const char *name, struct error *reterr);
+ * iron-agent and iron-worker are. force: also when there is one of these inputs. Another build at the same time: -EBUSY. The
+ * user iron-work must exist, and own a range of subordinate uids and gids for `base`. */
+int image_build(const struct conf *conf, const char *libexec, const char *name, bool force, struct error *reterr);
 
 /* --- QEMU (qemu) --- */
 

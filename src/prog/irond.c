@@ -21,7 +21,7 @@
 
 struct command_line {
 	const char *conf, *libexec, *scopes, *expires;
-	bool foreground;
+	bool foreground, force;
 	char **words;
 	int n;
 };
@@ -34,7 +34,8 @@ static const char usage[] =
 	"  irond stop               end the VMs, then iron\n"
 	"  irond status             what runs; exit status 3 when nothing does\n"
 	"  irond reload             read iron.yaml, the certificate and the images again\n"
-	"  irond image build NAME   make the image `base` or `mini`\n"
+	"  irond image build NAME [--force]\n"
+	"                           make the image `base` or `mini`, unless there is one of the same inputs\n"
 	"  irond key create NAME [--scopes S,S] [--expires TIME]\n"
 	"                           make an API key of the default workspace and print it\n"
 	"\n"
@@ -292,7 +293,7 @@ static int cmd_image(const struct command_line *cl, const struct conf *conf)
 		return 2;
 	}
 	log_init("irond", LOG_LEVEL_WARN);
-	if (image_build(conf, cl->libexec, cl->words[2], &e) < 0)
+	if (image_build(conf, cl->libexec, cl->words[2], cl->force, &e) < 0)
 		return complain(&e);
 	r = request(conf, words, &e);
 	return r < 0 && !nobody_runs(r) ? complain(&e) : 0;
@@ -347,7 +348,7 @@ static int parse(int argc, char **argv, struct command_line *ret)
 	static const struct option options[] = {
 		{"config", required_argument, NULL, 'c'},  {"libexec", required_argument, NULL, 'L'},
 		{"scopes", required_argument, NULL, 's'},  {"expires", required_argument, NULL, 'e'},
-		{"foreground", no_argument, NULL, 'f'},    {"help", no_argument, NULL, 'h'},
+		{"foreground", no_argument, NULL, 'f'},    {"force", no_argument, NULL, 'F'},         {"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},       {NULL, 0, NULL, 0},
 	};
 	struct command_line cl = {.conf = CONF_DEFAULT_PATH, .libexec = IRON_LIBEXEC};
@@ -369,6 +370,9 @@ static int parse(int argc, char **argv, struct command_line *ret)
 			break;
 		case 'f':
 			cl.foreground = true;
+			break;
+		case 'F':
+			cl.force = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);

@@ -1,0 +1,108 @@
+/* iron-worker: one job, then gone. The jobs there are:
+ *
+ *	iron-worker --uid N --gid N image RECIPE hash|build
+ *
+ * runs an image's recipe, which is compiled in, as user iron-work in the working directory that irond made for it; what it
+ * says to people goes to descriptor 3, a line each.
+ *
+ * The walls of this job are its uid, no capability, bounded resources, a pid and a mount namespace of its own (irond made
+ * them) and, for what runs as root while a guest's file system is filled, the user namespace that mmdebstrap makes out of
+ * iron-work's subordinate uids. There is no seccomp filter and no `no new privileges` here, because making that user
+ * namespace needs the set-uid newuidmap and mount(2). What it leaves is checked by irond as files, never executed on the
+ * host, and boots only as a guest. */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+
+#define MAX_FILE_BYTES ((rlim_t)8 << 30)
+
+/* The recipes of images/, byte for byte (recipes.sh). */
+extern const char recipe_base[], recipe_base_end[], recipe_mini[], recipe_mini_end[];
+
+static struct str recipe_find(const char *name)
+{
+	if (strcmp(name, "base") == 0)
+		return str_make(recipe_base, (size_t)(recipe_base_end - recipe_base));
+	if (strcmp(name, "mini") == 0)
+		return str_make(recipe_mini, (size_t)(recipe_mini_end - recipe_mini));
+	return STR_NONE;
+}
+
+static int usage(void)
+{
+	fputs("iron-worker is started by irond, not by hand\n", stderr);
+	return 2;
+}
+
+static int become(uid_t uid, gid_t gid)
+{
+	const struct rlimit none = {0, 0}, file = {MAX_FILE_BYTES, MAX_FILE_BYTES};
+
+	umask(022);
+	if (setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_FSIZE, &file) < 0)
+		return -errno;
+	if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
+		return -errno;
+	/* After the change of identity, which clears it. */
+	return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? -errno : 0;
+}
+
+/* The recipe in a sealed memfd, which the shell reads as its script. */
+static int script_make(struct str text)
+{
+	int fd = memfd_create("recipe", MFD_ALLOW_SEALING);
+
+	if (fd < 0 || write(fd, text.p, text.len) != (ssize_t)text.len ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK) < 0)
+		return -errno;
+	return fd;
+}
+
+/* The first process of a pid namespace reaps what is orphaned into it: the shell does not, so it is not the first. */
+static int shell_run(int script, const char *what)
+{
+	_cleanup_free_ char *path = xasprintf("/proc/self/fd/%d", script);
+	int status = 0;
+	pid_t pid = fork(), gone;
+
+	if (pid == 0) {
+		execl("/bin/sh", "sh", path, what, (char *)NULL);
+		_exit(127);
+	}
+	do
+		gone = wait(&status);
+	while (gone != pid && (gone > 0 || errno == EINTR));
+	return gone == pid && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t uid, gid;
+
+	if (argc != 8 || strcmp(argv[1], "--uid") != 0 || strcmp(argv[3], "--gid") != 0 || strcmp(argv[5], "image") != 0 ||
+	    str_parse_u64(str_of(argv[2]), UINT32_MAX - 1, &uid) < 0 ||
+	    str_parse_u64(str_of(argv[4]), UINT32_MAX - 1, &gid) < 0 || uid == 0)
+		return usage();
+	const struct str recipe = recipe_find(argv[6]);
+	if (!recipe.p)
+		return usage();
+	int r = become((uid_t)uid, (gid_t)gid);
+	int script = r < 0 ? r : script_make(recipe);
+	if (script < 0) {
+		fprintf(stderr, "iron-worker: %s\n", strerror(-script));
+		return 1;
+	}
+	return shell_run(script, argv[7]);
+}
