@@ -1,9 +1,8 @@
 #pragma once
-/* How a role starts, and the walls of each.
+/* How a role starts, and the walls of each. (iron-worker's walls are its jobs' own; see its main.)
  *
- * Convention. Role R's walls are one constant `const struct role_sandbox sandbox_R` in src/prog/R_sandbox.c, written by
- * R's owner and linked into iron-R and into tests/role_probe, which enters the very same walls and then tries what must
- * not work. Its main:
+ * Convention. Role R's walls are one constant `const struct role_sandbox sandbox_R` in src/prog/iron-R_sandbox.c, linked
+ * into iron-R and into tests/role_probe, which enters the very same walls and then tries what must not work. Its main:
  *
  *	if (role_args_parse("iron-R", argc, argv, &args) < 0) return 2;
  *	ipc_recv_blocking(ROLE_CHANNEL_FD, …)                     // msg_R_config
@@ -32,7 +31,7 @@ struct role_sandbox {
 	struct sandbox_path paths[ROLE_PATHS_MAX];
 };
 
-extern const struct role_sandbox sandbox_api, sandbox_control, sandbox_vm, sandbox_egress, sandbox_audit, sandbox_worker;
+extern const struct role_sandbox sandbox_api, sandbox_control, sandbox_vm, sandbox_egress, sandbox_audit;
 
 struct role_args {
 	uid_t uid;
