@@ -148,6 +148,34 @@ static int run_qemu(char **v)
 	return 0;
 }
 
+/* The least of a configuration. */
+static struct conf conf_of(char *state_dir, char *run_dir)
+{
+	return (struct conf){.state_dir = state_dir, .run_dir = run_dir, .instance = "test", .uid_base = 2100000};
+}
+
+/* accel STATE_DIR RUN_DIR: "kvm|tcg TSC_KHZ REASON" */
+static int run_accel(char **v)
+{
+	struct error e = {0};
+	struct conf conf = conf_of(v[0], v[1]);
+	struct accel a;
+	int r = accel_get(&conf, &a, &e);
+
+	if (r == 0)
+		printf("%s %u %s\n", a.kvm ? "kvm" : "tcg", a.tsc_khz, a.reason);
+	return report(r, &e);
+}
+
+/* image STATE_DIR RUN_DIR LIBEXEC NAME yes|no: builds it, by force or not */
+static int run_image(char **v)
+{
+	struct error e = {0};
+	struct conf conf = conf_of(v[0], v[1]);
+
+	return report(image_build(&conf, v[2], v[3], strcmp(v[4], "yes") == 0, &e), &e);
+}
+
 static const struct {
 	const char *name;
 	int arguments;
@@ -155,6 +183,7 @@ static const struct {
 } commands[] = {
 	{"net", 2, run_net},	 {"reopen", 2, run_reopen},   {"unpin", 1, run_unpin}, {"wall", 6, run_wall},
 	{"unwall", 1, run_unwall}, {"overlay", 4, run_overlay}, {"qemu", 10, run_qemu},
+	{"accel", 2, run_accel},   {"image", 5, run_image},
 };
 
 int main(int argc, char **argv)
