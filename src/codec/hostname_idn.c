@@ -25,7 +25,8 @@ int hostname_parse_idn(struct str s, char ret[HOSTNAME_SIZE])
 		return hostname_parse(s, ret);
 	if (str_copy(s, text, sizeof text))
 		return -EINVAL;
-	if (idn2_to_ascii_8z(text, &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL | IDN2_USE_STD3_ASCII_RULES) != IDN2_OK)
+	/* Not IDN2_USE_STD3_ASCII_RULES: it drops what those rules refuse ("ü x.de" becomes "üx.de"). */
+	if (idn2_to_ascii_8z(text, &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL) != IDN2_OK)
 		return -EINVAL;
 	int r = hostname_parse(str_of(ascii), ret);
 	idn2_free(ascii);
