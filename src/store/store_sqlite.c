@@ -275,7 +275,8 @@ static int index_open(struct store *s, const char *location, struct error *reter
 
 	if (r == -EUCLEAN) {
 		static const char *const suffixes[] = {"", "-wal", "-shm"};
-		r = store_exec(s, "DETACH ix");
+		store_exec(s, "DETACH ix"); /* it may not have come so far */
+		r = 0;
 		for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(suffixes); i++) {
 			_cleanup_free_ char *file = xasprintf("%s%s", path, suffixes[i]);
 			if (unlink(file) < 0 && errno != ENOENT)
