@@ -111,6 +111,7 @@ class Stream:
 
     def __init__(self, fd):
         self.sock = socket.socket(fileno=fd)
+        self.sock.settimeout(20)
 
     def send(self, kind, payload=b""):
         self.sock.send(bytes([kind]) + payload)
@@ -353,7 +354,8 @@ ln -s /run/elsewhere/resolv.conf "$1/etc/resolv.conf"
 printf 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\\nFROM_SYSTEM="a b"\\n' > "$1/etc/environment"
 mount --bind "$1/etc" /etc
 mount -t tmpfs lab /run
-ip link add eth0 type dummy
+ip link add eth0 type veth peer name far0
+ip link set far0 up
 exec "$2" --fd "$3" --user root
 """
 

@@ -1,0 +1,470 @@
+"""iron-vm against an agent, a QEMU and a client that mean ill, and iron-agent against such a host. None may crash it, none may
+make it spin or grow, and what people read names the cause."""
+
+import contextlib
+import os
+import random
+import socket
+import struct
+import time
+
+import pytest
+
+import guest_lab as lab
+from guest_lab import BOOTING, FAILED, LOST, OFF, READY, STARTED, STDIN, STDOUT
+
+
+@pytest.fixture
+def vm():
+    machine = lab.IronVm()
+    machine.agent = lab.FakeAgent(machine.ours["agent"])
+    try:
+        yield machine
+        assert machine.alive()
+    finally:
+        machine.close()
+
+
+def make_ready(vm):
+    assert vm.contract() == 0
+    vm.agent.connect()
+    assert vm.agent.obey_contract() == lab.STEPS
+    vm.wait_state(READY)
+
+
+def cpu_seconds(pid):
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_bytes_before_the_echo_are_dropped(vm):
+    vm.contract()
+    nonce = vm.agent.read_hello()
+    stale = lab.frame(lab.A_STDOUT, 1, b"stale") + lab.hello(lab.HELLO_ACK, b"a" * 16) + os.urandom(3 << 20)
+    vm.agent.sock.sendall(stale + lab.hello(lab.HELLO_ACK, nonce))
+    assert vm.agent.obey_contract() == lab.STEPS
+    vm.wait_state(READY)
+
+
+def test_the_hello_is_repeated_behind_a_flush(vm):
+    first = vm.agent.read_hello()
+    vm.agent.fill(5)
+    flushed = vm.agent.buffer
+    assert vm.agent.read_hello() == first
+    assert flushed.startswith(b"\xff" * 100)
+    vm.agent.sock.sendall(lab.hello(lab.HELLO_ACK, first) * 3)
+    vm.contract()
+    assert vm.agent.obey_contract() == lab.STEPS
+    vm.wait_state(READY)
+
+
+def test_another_version_is_named(vm):
+    nonce = vm.agent.read_hello()
+    vm.agent.sock.sendall(lab.hello(lab.HELLO_ACK, nonce, version=9))
+    state = vm.wait_state(FAILED)[-1]
+    assert state.step == "agent" and "version 9" in state.reason
+
+
+VIOLATIONS = {
+    "malformed header": b"\xff" * 12,
+    "a frame only the host sends": lab.frame(lab.A_STEP, 0, b"x" * 20),
+    "an unknown stream": lab.frame(lab.A_STDOUT, 5, b"x"),
+    "an exit of no stream": lab.frame(lab.A_EXIT, 1, b"\0\0\0\0"),
+    "a step that nobody asked for": lab.frame(lab.A_STEP_DONE, 0, struct.pack("<Iq", 99, 0) + lab.text("")),
+    "a payload past its bound": struct.pack("<III", 1 << 30, lab.A_STDOUT, 1),
+    "a malformed record": lab.frame(lab.A_STEP_DONE, 0, b"\xff" * 20),
+}
+
+
+@pytest.mark.parametrize("what", VIOLATIONS)
+def test_a_violation_resets_and_the_machine_comes_back(vm, what):
+    make_ready(vm)
+    vm.agent.sock.sendall(VIOLATIONS[what])
+    state = vm.wait_state(LOST)[-1]
+    assert state.step == "agent" and state.reason
+    vm.agent.buffer = b""
+    vm.agent.connect()
+    assert vm.agent.obey_contract() == lab.STEPS
+    vm.wait_state(READY)
+
+
+def test_violations_in_a_row_are_given_up(vm):
+    vm.contract()
+    begin = time.monotonic()
+    for i in range(5):
+        vm.agent.buffer = b""
+        vm.agent.connect(seconds=15)
+        vm.agent.sock.sendall(b"\xee" * 64)
+    state = vm.wait_state(FAILED)[-1]
+    assert state.step == "agent" and "malformed" in state.reason
+    assert time.monotonic() - begin > 1, "there is no pause between attempts"
+    used = cpu_seconds(vm.process.pid)
+    vm.agent.sock.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            vm.agent.sock.send(b"\xee" * 65536)
+    time.sleep(0.5)
+    assert cpu_seconds(vm.process.pid) - used < 0.1, "a channel that was given up is still read"
+    assert vm.contract() == 0
+    vm.wait_state(BOOTING)
+
+
+def test_a_flood_before_the_echo_is_cut_off(vm):
+    vm.agent.sock.settimeout(0.6)
+    rubbish, sent = os.urandom(1 << 20), 0
+    with pytest.raises(TimeoutError):
+        while sent < 1 << 30:
+            sent += vm.agent.sock.send(rubbish)
+    assert vm.rss_kib() < 64 << 10
+
+
+def open_process(vm):
+    stream = vm.open()
+    stream.exec(["anything"])
+    number, _ = vm.agent.await_frame(lab.A_EXEC)
+    vm.agent.send(lab.A_STARTED, number)
+    assert stream.receive()[0] == STARTED
+    return stream, number
+
+
+@pytest.mark.parametrize("frames", [
+    [(lab.A_STARTED, b"")],
+    [(lab.A_STDOUT, b"x" * 32768)] * 100, # the client's socket takes some of it, and that is credited
+    [(lab.A_CREDIT, struct.pack("<I", 1))],
+    [(lab.A_CREDIT, struct.pack("<I", 0))],
+    [(lab.A_EXIT, b"\0\0\0\0"), (lab.A_EXIT, b"\0\0\0\0")],
+    [(lab.A_EXIT, b"\0\0\0\0"), (lab.A_STDOUT, b"x")],
+    [(lab.A_CLOSED, b"")],
+    [(lab.A_ERROR, lab.text("exec_failed") + lab.text("x"))],
+], ids=["started twice", "output past the window", "credit past the window", "no credit", "two ends", "after the end",
+        "closed unasked", "error after start"])
+def test_violations_on_a_stream(vm, frames):
+    make_ready(vm)
+    stream, number = open_process(vm)
+    for kind, payload in frames:
+        vm.agent.send(kind, number, payload)
+    assert vm.wait_state(LOST)[-1].step == "agent"
+    assert stream.finish()[0][0] in ("error", "exit")
+    stream.close()
+
+
+def test_an_error_of_an_unknown_code_is_a_violation(vm):
+    make_ready(vm)
+    stream = vm.open()
+    stream.exec(["anything"])
+    number, _ = vm.agent.await_frame(lab.A_EXEC)
+    vm.agent.send(lab.A_ERROR, number, lab.text("<script>") + lab.text("x"))
+    vm.wait_state(LOST)
+    assert stream.finish()[0][:2] == ("error", "vm_gone")
+    stream.close()
+
+
+def test_output_waits_for_credit_and_memory_is_bounded(vm):
+    make_ready(vm)
+    stream, number = open_process(vm)
+    sent = 0
+    while sent < lab.WINDOW:
+        vm.agent.send(lab.A_STDOUT, number, b"x" * 32768)
+        sent += 32768
+    # What the client's socket took is credited; what it did not take is not.
+    credited = 0
+    vm.agent.sock.settimeout(1)
+    try:
+        while True:
+            kind, _, payload = vm.agent.receive(1)
+            if kind == lab.A_CREDIT:
+                credited += struct.unpack("<I", payload)[0]
+                for _ in range(credited // 32768 - (sent - lab.WINDOW) // 32768):
+                    vm.agent.send(lab.A_STDOUT, number, b"x" * 32768)
+                    sent += 32768
+    except TimeoutError:
+        pass
+    assert credited <= 4 << 20, "a client that reads nothing is given credit without end"
+    got = 0
+    while got < sent:
+        kind, data = stream.receive()
+        assert kind == STDOUT
+        got += len(data)
+    vm.agent.send(lab.A_EXIT, number, b"\0\0\0\0")
+    assert stream.finish()[0] == ("exit", 0, 0, 0)
+    stream.close()
+
+
+def test_an_orphan_is_waited_for_and_its_output_dropped(vm):
+    make_ready(vm)
+    stream, number = open_process(vm)
+    stream.close()
+    assert vm.agent.await_frame(lab.A_CLOSE)[0] == number
+    vm.agent.send(lab.A_STDOUT, number, b"x" * 1000)
+    vm.agent.send(lab.A_CLOSED, number)
+    stream, number = open_process(vm)
+    vm.agent.send(lab.A_EXIT, number, b"\x01\0\0\0")
+    assert stream.finish()[0] == ("exit", 1, 0, 0)
+    stream.close()
+
+
+def test_orphans_count_as_streams(vm):
+    """An agent that never says its last word cannot make iron-vm keep more than the limit."""
+    make_ready(vm)
+    for _ in range(256):
+        stream = vm.open()
+        stream.exec(["anything"])
+        stream.close()
+    closed = 0
+    while closed < 256:
+        vm.agent.await_frame(lab.A_CLOSE)
+        closed += 1
+    assert vm.open() == -11
+
+
+def test_random_frames(vm):
+    seeded = random.Random(7)
+    make_ready(vm)
+    for _ in range(4):
+        kinds = list(range(1, 11)) + list(range(32, 45))
+        vm.agent.sock.sendall(b"".join(lab.frame(seeded.choice(kinds), seeded.randrange(3), seeded.randbytes(seeded.choice([0, 4, 8, 40])))
+                                       for _ in range(50)))
+        vm.wait_state(LOST, 20)
+        vm.agent.buffer = b""
+        vm.agent.connect(seconds=15)
+        vm.agent.obey_contract()
+        vm.wait_state(READY)
+
+
+def test_no_answer_fails_with_the_console_s_last_line():
+    vm = lab.IronVm(boot_timeout_ms=700)
+    vm.ours["console"].sendall(b"Booting\r\n[    1.0] Kernel panic \x1b[31m- not syncing\r\n\r\n")
+    state = vm.wait_state(FAILED, 10)[-1]
+    assert state.step == "boot" and "Kernel panic \\x1b[31m- not syncing" in state.reason
+    vm.close()
+
+
+def test_a_failed_step_is_named(vm):
+    vm.contract()
+    vm.agent.connect()
+    vm.agent.step_done(vm.agent.step()[0])
+    number, name, _ = vm.agent.step()
+    vm.agent.step_done(number, -30, "read-only \x1b[2J file system")
+    state = vm.wait_state(FAILED)[-1]
+    assert (state.step, state.reason) == (name, "read-only \\x1b[2J file system") and name == "dns"
+    assert vm.open() == -107
+
+
+def test_a_step_that_is_not_ready_is_asked_again(vm):
+    vm.contract()
+    vm.agent.connect()
+    for _ in range(3):
+        number, name, _ = vm.agent.step()
+        assert name == "network"
+        vm.agent.step_done(number, -19, "no eth0")
+    assert vm.agent.obey_contract() == lab.STEPS
+    vm.wait_state(READY)
+
+
+def test_a_step_without_an_answer_has_a_deadline(vm):
+    vm.contract(deadline_ms=600)
+    vm.agent.connect()
+    state = vm.wait_state(FAILED, 10)[-1]
+    assert state.step == "network" and "in time" in state.reason
+
+
+def test_time_and_entropy_are_the_host_s(vm):
+    vm.contract()
+    vm.agent.connect()
+    seen = {}
+    for _ in lab.STEPS:
+        number, name, body = vm.agent.step()
+        seen[name] = body
+        vm.agent.step_done(number)
+    assert abs(struct.unpack("<q", seen["clock"])[0] / 1e6 - time.time()) < 1
+    assert len(seen["entropy"]) == 260 and len(set(seen["entropy"])) > 100
+    assert seen["identity"] == lab.text("demo") + lab.text(lab.MACHINE_ID)
+    vm.wait_state(READY)
+
+
+# --- QEMU ---
+
+def test_a_reboot_runs_the_contract_again(vm):
+    make_ready(vm)
+    stream, _ = open_process(vm)
+    vm.qmp.event("RESET", guest=True, reason="guest-reset")
+    states = vm.wait_state(BOOTING)
+    assert [s.state for s in states] == [LOST, BOOTING] and "rebooted" in states[0].reason
+    assert stream.finish()[0][:2] == ("error", "vm_gone")
+    vm.agent.connect()
+    assert vm.agent.obey_contract() == lab.STEPS
+    vm.wait_state(READY)
+    stream.close()
+
+
+def test_power_off(vm):
+    make_ready(vm)
+    stream, _ = open_process(vm)
+    vm.qmp.event("SHUTDOWN", guest=True, reason="guest-shutdown")
+    assert vm.wait_state(OFF)[-1].reason == "guest-shutdown"
+    assert stream.finish()[0][:2] == ("error", "vm_gone")
+    assert vm.open() == -107 and vm.contract() == -107
+    stream.close()
+
+
+def test_a_panic_is_named(vm):
+    make_ready(vm)
+    vm.qmp.event("GUEST_PANICKED", action="pause")
+    assert vm.wait_state(FAILED)[-1].step == "kernel"
+
+
+def test_a_full_disk_pauses_and_comes_back(vm):
+    make_ready(vm)
+    vm.qmp.event("BLOCK_IO_ERROR", device="disk", operation="write", action="stop", nospace=True)
+    vm.qmp.event("STOP")
+    assert vm.wait_state(LOST)[-1].step == "disk"
+    lab.wait_for("cont", lambda: "cont" in vm.qmp.commands)
+    vm.qmp.event("RESUME")
+    assert vm.agent.obey_contract() == lab.STEPS
+    vm.wait_state(READY)
+
+
+@pytest.mark.parametrize("line", [b"rubbish\n", b"[" * 100000 + b"\n", b'{"return": {}, "id": 999}\n', b"x" * (600 << 10)],
+                         ids=["not JSON", "deep", "an answer to nothing", "no end of line"])
+def test_a_qemu_that_breaks_the_protocol_is_cut_off(vm, line):
+    make_ready(vm)
+    with contextlib.suppress(BrokenPipeError):
+        vm.ours["qmp"].sendall(line)
+    assert vm.wait_state(OFF)[-1].reason.startswith("protocol")
+
+
+def test_shutdown_asks_then_presses_then_quits(vm):
+    make_ready(vm)
+    assert vm.shutdown(1000) == 0
+    vm.agent.await_frame(lab.A_SHUTDOWN)
+    assert vm.open() == -107
+    lab.wait_for("quit", lambda: "quit" in vm.qmp.commands)
+    assert vm.qmp.commands[-2:] == ["system_powerdown", "quit"]
+    vm.ours["qmp"].shutdown(socket.SHUT_RDWR)
+    assert vm.wait_state(OFF)[-1].reason == "closed by QEMU"
+
+
+def test_shutdown_without_an_agent(vm):
+    assert vm.shutdown(600) == 0
+    lab.wait_for("quit", lambda: "quit" in vm.qmp.commands)
+    assert vm.qmp.commands[-2:] == ["system_powerdown", "quit"]
+
+
+# --- iron-control ---
+
+def test_a_new_control_learns_the_state(vm):
+    make_ready(vm)
+    vm.control.sock.close()
+    vm.connect_control()
+    assert vm.next_state().state == READY
+
+
+def test_a_contract_of_another_machine_is_refused(vm):
+    assert vm.contract(vm=78) == -22
+
+
+def test_a_control_that_breaks_the_protocol_is_cut_off(vm):
+    vm.control.send(lab.VM_CONFIG, b"")
+    with pytest.raises((EOFError, ConnectionResetError)):
+        while True:
+            vm.control.receive(5)
+    vm.connect_control()
+    assert vm.next_state().state == BOOTING
+
+
+# --- iron-agent against its host ---
+
+@pytest.fixture
+def agent(tmp_path):
+    ours, theirs = socket.socketpair()
+    process = lab.HostAgent(theirs, tmp_path, isolated=False)
+    ours.settimeout(10)
+    yield process, ours
+    ours.close()
+    process.close()
+
+
+def greet(sock, nonce):
+    """Sends a hello and reads up to its echo."""
+    sock.sendall(lab.hello(lab.HELLO, nonce))
+    got, want = b"", lab.hello(lab.HELLO_ACK, nonce)
+    while want not in got:
+        got += sock.recv(1 << 16)
+    return got.split(want, 1)[1]
+
+
+def exec_frame(stream, command):
+    return lab.frame(lab.A_EXEC, stream, lab.items([]) + lab.text(command) + lab.text("/") + lab.items([]) + lab.text("root")
+                     + struct.pack("<BHHI", 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("attack", [
+    b"\x00" * 12,
+    os.urandom(100000),
+    lab.frame(lab.A_STDIN, 9, b"x"),
+    lab.frame(lab.A_STDOUT, 1, b"x"),
+    exec_frame(1, "true") + exec_frame(1, "true"),
+    lab.frame(lab.A_EXEC, 1, b"rubbish"),
+    exec_frame(1, "sleep 60") + lab.frame(lab.A_STDIN, 1, b"x" * 32768) * 16,
+    exec_frame(1, "sleep 60") + lab.frame(lab.A_CREDIT, 1, struct.pack("<I", 1)),
+    lab.frame(lab.A_HOLD) + lab.frame(lab.A_PING, 0, b"12345678"),
+    lab.frame(lab.A_STEP, 0, b"x" * 30),
+    struct.pack("<III", 1 << 31, lab.A_STDIN, 1),
+], ids=["zeros", "noise", "no stream", "wrong way", "an id twice", "bad record", "past credit", "too much credit", "spoke while held",
+        "bad step", "huge"])
+def test_the_agent_resets_and_answers_the_next_hello(agent, attack):
+    process, sock = agent
+    greet(sock, b"0" * 16)
+    sock.sendall(attack)
+    sock.sendall(b"\xff" * 120000)
+    greet(sock, b"1" * 16)
+    sock.sendall(exec_frame(1, "echo fine"))
+    got = b""
+    while lab.frame(lab.A_EXIT, 1, b"\0\0\0\0") not in got:
+        got += sock.recv(1 << 16)
+    assert lab.frame(lab.A_STDOUT, 1, b"fine\n") in got
+    lab.wait_for("what the attack started to end", lambda: not process.children())
+
+
+def test_the_agent_holds(agent):
+    _, sock = agent
+    greet(sock, b"0" * 16)
+    sock.sendall(exec_frame(1, "while :; do echo tick; sleep 0.02; done"))
+    sock.recv(1 << 16)
+    sock.sendall(lab.frame(lab.A_HOLD))
+    got = b""
+    while not got.endswith(lab.frame(lab.A_HELD)):
+        got += sock.recv(1 << 16)
+    sock.settimeout(0.4)
+    with pytest.raises(TimeoutError):
+        sock.recv(1)
+    sock.settimeout(10)
+    sock.sendall(lab.frame(lab.A_RESUME))
+    assert b"tick" in sock.recv(1 << 16)
+    sock.sendall(lab.frame(lab.A_CLOSE, 1))
+    got = b""
+    while lab.frame(lab.A_CLOSED, 1) not in got:
+        got += sock.recv(1 << 16)
+
+
+def test_the_agent_s_memory_is_bounded_when_the_host_does_not_read(agent):
+    process, sock = agent
+    greet(sock, b"0" * 16)
+    sock.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            sock.send(lab.frame(lab.A_PING, 0, b"12345678") * 1000)
+            time.sleep(0.001)
+    for line in open(f"/proc/{process.process.pid}/status"):
+        if line.startswith("VmRSS:"):
+            assert int(line.split()[1]) < 32 << 10
+    sock.setblocking(True)
+    sock.settimeout(10)
+
+
+def test_an_unknown_step_is_refused_by_name(agent):
+    _, sock = agent
+    greet(sock, b"0" * 16)
+    sock.sendall(lab.frame(lab.A_STEP, 0, struct.pack("<I", 1) + lab.text("fly") + lab.text("")))
+    reply = sock.recv(4096)
+    assert struct.unpack_from("<IIIIq", reply)[1:2] + struct.unpack_from("<IIIIq", reply)[3:] == (lab.A_STEP_DONE, 1, -38)
