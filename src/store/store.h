@@ -65,6 +65,8 @@ struct store_workspace {
 };
 /* The one that the first start makes ("default", enforce). */
 int store_workspace_default(struct store *s, struct arena *a, struct store_workspace *ret);
+/* -EEXIST: the id or the name. */
+int store_workspace_create(struct store *s, const struct store_workspace *w);
 int store_workspace_get(struct store *s, uint64_t id, struct arena *a, struct store_workspace *ret);
 int store_workspace_set_mode(struct store *s, uint64_t id, uint8_t mode);
 

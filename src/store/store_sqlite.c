@@ -292,20 +292,15 @@ static int make_default_workspace(struct store *s)
 {
 	_cleanup_(arena_finish) struct arena a = {0};
 	_cleanup_(store_tx_finish) struct store_tx tx = {0};
-	_cleanup_(query_finish) struct query q = {0};
 	struct store_workspace w;
 
 	int r = store_workspace_default(s, &a, &w);
 	if (r != -ENOENT)
 		return r;
+	w = (struct store_workspace){.id = id_random(), .name = STR("default"), .created_at = real_ms()};
 	r = store_begin(s, STORE_FULL, &tx);
 	if (r == 0)
-		r = query_begin_write(s, "INSERT INTO workspaces (id, name, mode, created_at) VALUES (?, 'default', 0, ?)", &q);
-	if (r)
-		return r;
-	bind_u64(&q, id_random());
-	bind_i64(&q, real_ms());
-	r = query_run(&q, NULL);
+		r = store_workspace_create(s, &w);
 	return r ? r : store_commit(&tx);
 }
 

@@ -42,6 +42,20 @@ int store_workspace_get(struct store *s, uint64_t id, struct arena *a, struct st
 	return workspace_row(&q, ret);
 }
 
+int store_workspace_create(struct store *s, const struct store_workspace *w)
+{
+	_cleanup_(query_finish) struct query q = {0};
+	int r = query_begin_write(s, "INSERT INTO workspaces (id, name, mode, created_at) VALUES (?, ?, ?, ?)", &q);
+
+	if (r)
+		return r;
+	bind_u64(&q, w->id);
+	bind_str(&q, w->name);
+	bind_i64(&q, w->mode);
+	bind_i64(&q, w->created_at);
+	return query_run(&q, NULL);
+}
+
 int store_workspace_set_mode(struct store *s, uint64_t id, uint8_t mode)
 {
 	_cleanup_(query_finish) struct query q = {0};
