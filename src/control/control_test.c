@@ -1,13 +1,15 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
-#include "base/id.h"
+#include "audit/journal.h"
 #include "control/fake.h"
 #include "model/scope.h"
 
@@ -608,6 +610,120 @@ static void test_lists_and_host(void **state)
 	fake_answer_finish(&a);
 }
 
+/* --- the journal's index --- */
+
+static void append(struct audit_journal *j, uint16_t type, const void *record)
+{
+	_cleanup_(buf_finish) struct buf b = {0};
+	uint64_t seq;
+
+	assert_int_equal(wire_encode(record_wire(type), record, &b), 0);
+	struct audit_entry e = {type, buf_str(&b)};
+	assert_int_equal(audit_journal_append(j, &e, 1, &seq), 0);
+}
+
+static uint64_t ask_workspace(struct fake *f)
+{
+	struct msg_page m = {.key_hash = fake_hash(f), .op = OP_ME};
+	struct fake_answer a;
+
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_page, &m, &a), 200);
+	uint64_t id = ((struct row_me *)(void *)a.rows.v[0]->record)->workspace;
+	fake_answer_finish(&a);
+	return id;
+}
+
+static size_t count_events(struct fake *f)
+{
+	struct msg_events_list q = {.key_hash = fake_hash(f), .op = OP_AUDIT_EGRESS};
+	struct fake_answer a;
+
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_events_list, &q, &a), 200);
+	size_t n = a.rows.n;
+	if (n)
+		assert_true(str_eq(((struct row_event *)(void *)a.rows.v[0]->record)->host, STR("denied.example")));
+	fake_answer_finish(&a);
+	return n;
+}
+
+static void test_the_journal_is_followed_into_the_index(void **state)
+{
+	struct fake *f = *state;
+	struct audit_journal_options options = {.segment_bytes = 256 << 10, .sync_interval_ms = 50};
+	struct record_open record = {.vm = 5, .workspace = ask_workspace(f), .host = STR("denied.example"), .port = 443,
+				   .protocol = PROTO_TLS, .verdict = VERDICT_DENIED, .reason = STR("no rule")};
+	struct audit_journal *j;
+	struct audit_recovery recovery;
+	struct msg_audit_head head;
+	struct error e = {0};
+	char path[80];
+
+	snprintf(path, sizeof path, "%s/journal", f->dir);
+	assert_int_equal(mkdir(path, 0700), 0);
+	f->segments = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(audit_journal_open(f->segments, &options, NULL, NULL, &j, &recovery, &e), 0);
+	append(j, RECORD_OPEN, &record);
+	audit_journal_head(j, &head);
+	ipc_notify(f->audit, MSG_TYPE_msg_audit_head, &head, NULL, 0);
+	for (int i = 0; i < 100 && count_events(f) == 0; i++)
+		fake_turn(f);
+	assert_int_equal(count_events(f), 1);
+	fake_stop_control(f);
+	fake_start_control(f);
+	append(j, RECORD_OPEN, &record);
+	audit_journal_head(j, &head);
+	ipc_notify(f->audit, MSG_TYPE_msg_audit_head, &head, NULL, 0);
+	for (int i = 0; i < 100 && count_events(f) == 1; i++)
+		fake_turn(f);
+	assert_int_equal(count_events(f), 2); /* from where it was */
+	audit_journal_close(j);
+	close(f->segments);
+}
+
+/* --- whose things they are --- */
+
+/* A key with every scope in a workspace of its own; the fake uses it from now on. */
+static void become_stranger(struct fake *f)
+{
+	_cleanup_(store_tx_finish) struct store_tx tx = {0};
+	struct store_workspace w = {.id = 999, .name = STR("other"), .created_at = INT64_MAX};
+	struct store_key key = {.workspace = 999, .row = {.id = 998, .name = STR("x"), .scopes = SCOPE_ALL}};
+	uint8_t hash[32] = {1};
+
+	assert_int_equal(store_begin(f->store, STORE_NORMAL, &tx), 0);
+	assert_int_equal(store_workspace_create(f->store, &w), 0);
+	assert_int_equal(store_key_create(f->store, &key, hash), 0);
+	assert_int_equal(store_commit(&tx), 0);
+	memcpy(f->key_hash, hash, sizeof hash);
+}
+
+static void test_another_workspace_is_as_if_it_were_not_there(void **state)
+{
+	struct fake *f = *state;
+	uint64_t vm = fake_vm_create(f, "demo", NULL), rule;
+	struct fake_answer a;
+
+	assert_int_equal(fake_rule_create(f, 0, "r", "example.com", &rule), 201);
+	become_stranger(f);
+	assert_int_equal(fake_object(f, OP_VM_GET, vm, 0, false), 404);
+	assert_int_equal(fake_object(f, OP_VM_START, vm, 0, false), 404);
+	assert_int_equal(fake_object(f, OP_VM_DELETE, vm, 0, true), 404);
+	assert_int_equal(fake_object(f, OP_VM_POLICY_GET, vm, 0, false), 404);
+	assert_int_equal(fake_object(f, OP_VM_POLICY_DELETE, vm, 0, false), 404);
+	assert_int_equal(fake_object(f, OP_RULE_DELETE, 0, rule, false), 404);
+	assert_int_equal(fake_rule_create(f, vm, "own", "example.com", NULL), 404);
+	assert_int_equal(fake_stop(f, vm), 404);
+	assert_int_equal(put_mode(f, vm, 1), 404);
+	assert_int_equal(exec_open(f, vm, &a), 404);
+	fake_answer_finish(&a);
+	assert_int_equal(put_mode(f, 0, 1), 200); /* its own */
+	assert_int_equal(fake_worker_get(f)->mode, 0);
+	assert_int_equal(fake_rule_create(f, 0, "r", "example.org", NULL), 201); /* names are its own, too */
+	assert_int_equal(fake_worker_get(f)->rules, 1);
+	assert_true(fake_vm_create(f, "demo", NULL) != 0);
+	assert_int_equal(fake_state(f, vm), VM_READY);
+}
+
 /* --- the end of a peer while something waits --- */
 
 static void test_the_api_dies_while_it_waits(void **state)
@@ -666,6 +782,8 @@ int main(void)
 		T(test_a_worker_that_is_silent_is_replaced),
 		T(test_a_worker_that_died_gets_the_policy_again),
 		T(test_lists_and_host),
+		T(test_the_journal_is_followed_into_the_index),
+		T(test_another_workspace_is_as_if_it_were_not_there),
 		T(test_the_api_dies_while_it_waits),
 		T(test_irond_goes),
 	};

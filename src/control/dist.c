@@ -135,6 +135,10 @@ static void on_result(struct door *d, uint64_t version, int code)
 		schedule(d, RETRY_MS);
 		return;
 	}
+	if (code == -ENOENT) { /* no door there: nothing passes at it */
+		log_warn("a VM is not attached at its worker", "vm=%llu", (unsigned long long)d->vm);
+		code = 0;
+	}
 	if (code) {
 		char why[64];
 		snprintf(why, sizeof why, "commit: %d", code);
@@ -168,7 +172,7 @@ static int send_policy(struct ipc_peer *worker, const struct compiled *p, uint64
 {
 	struct str rules = buf_str(&p->rules), rule;
 	int r = ipc_notify(worker, MSG_TYPE_msg_policy_begin,
-			   &(struct msg_policy_begin){.vm = vm, .version = version, .mode = p->mode, .rules = p->count},
+			   &(struct msg_policy_begin){.vm = vm, .version = version, .mode = (uint8_t)p->mode, .rules = p->count},
 			   NULL, 0);
 
 	while (r == 0 && wire_list_next(&rules, &rule))

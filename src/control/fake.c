@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "audit/segment.h"
 #include "base/clock.h"
 #include "codec/record.h"
 
@@ -388,7 +389,16 @@ static void on_roles_get(struct ipc_peer *p, const struct ipc_msg *m, void *user
 
 static void on_segment_open(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 {
-	ipc_reply_result(p, m->txn, -ENOENT, "", 0);
+	uint64_t number = IPC_RECORD(m, msg_segment_open)->number;
+	struct fake *f = user;
+	char name[SEGMENT_NAME_SIZE];
+
+	segment_name_format(number, name);
+	_cleanup_close_ int fd = openat(f->segments, name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		ipc_reply_result(p, m->txn, -ENOENT, "", 0);
+	else
+		ipc_reply(p, m->txn, MSG_TYPE_msg_segment, &(struct msg_segment){.number = number}, &fd, 1);
 }
 
 static void on_egress_restart(struct ipc_peer *p, const struct ipc_msg *m, void *user)
@@ -663,6 +673,7 @@ struct fake *fake_create(void)
 	assert_true(sodium_init() >= 0);
 	f->base = event_base_new();
 	f->disk_mib = 100000;
+	f->segments = -1;
 	f->config = (struct msg_control_config){.max_vms = 5, .max_vms_per_workspace = 4, .memory_budget_mib = 8000,
 						.boot_timeout_ms = 300, .stop_timeout_ms = 300, .default_image = STR("base")};
 	snprintf(f->dir, sizeof f->dir, "/tmp/iron-control-test.XXXXXX");

@@ -71,6 +71,7 @@ struct fake {
 	bool silent_guest;	/* the contract gets no report */
 	bool guest_fails;	/* the contract fails */
 	uint64_t disk_mib;
+	int segments;		/* a directory of segments, -1: none */
 	VEC(struct held) held;
 	unsigned prepares, starts, kills, removes, shutdowns, contracts, restarts, streams;
 	unsigned events, durable_events; /* at iron-audit */

@@ -162,6 +162,7 @@ void lives_on_exited(struct lives *l, const struct msg_vm_exited *m)
 
 	if (!f || m->generation != f->generation)
 		return;
+	dist_detach(l->dist, m->vm); /* irond has taken the door away with it */
 	snprintf(reason, sizeof reason, "%.*s", STR_ARG(m->reason));
 	on_exit_of(f, m->status, reason);
 }
