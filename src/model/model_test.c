@@ -86,7 +86,7 @@ static void test_public_keys(void **state)
 
 static void test_specs(void **state)
 {
-	const struct shape shapes[] = {{"small", 1, 512}, {"default", 4, 4096}};
+	const struct shape shapes[] = {{"default", 4, 4096}, {"small", 1, 512}};
 	struct vm_spec s = {.memory_mib = 1024};
 	struct error e = {0};
 

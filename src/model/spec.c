@@ -1,21 +1,12 @@
 #include "model/spec.h"
 
 #include <errno.h>
-#include <string.h>
 
-static const struct shape *default_shape(const struct shape *shapes, size_t n)
-{
-	static const struct shape built_in = {"default", 2, 2048};
-
-	for (size_t i = 0; i < n; i++)
-		if (strcmp(shapes[i].name, "default") == 0)
-			return &shapes[i];
-	return n ? &shapes[0] : &built_in;
-}
+static const struct shape built_in = {"default", 2, 2048};
 
 void spec_default(struct vm_spec *spec, const struct shape *shapes, size_t n)
 {
-	const struct shape *shape = default_shape(shapes, n);
+	const struct shape *shape = n ? &shapes[0] : &built_in;
 
 	if (spec->vcpus == 0)
 		spec->vcpus = shape->vcpus;

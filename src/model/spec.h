@@ -25,7 +25,7 @@ struct shape {
 /* QEMU itself and, under TCG, its translation buffer, on top of the guest's memory: the cgroup's limit. */
 #define SPEC_OVERHEAD_MIB (64 + 96)
 
-/* What is 0 becomes the default: the shape named "default" (else the first, else 2 vCPU and 2 GiB), and 10 GiB. */
+/* What is 0 becomes the default: the first shape's (without one: 2 vCPU and 2 GiB), and 10 GiB. */
 void spec_default(struct vm_spec *spec, const struct shape *shapes, size_t n);
 /* -EINVAL with the field and its bounds. */
 int spec_check(const struct vm_spec *spec, struct error *reterr);
