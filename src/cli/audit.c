@@ -9,6 +9,16 @@
 
 #define FOLLOW_PAUSE_MS 500
 
+/* "host:443", "[2001:db8::1]:443"; without a port where there is none (ICMP, other frames). */
+static char *out_target(const char *host, json_int_t port)
+{
+	bool bare_v6 = strchr(host, ':') != NULL;
+
+	if (port == 0)
+		return xstrdup(host);
+	return xasprintf(bare_v6 ? "[%s]:%lld" : "%s:%lld", host, (long long)port);
+}
+
 static void print_event(const json_t *e)
 {
 	const char *verdict = get_string(e, "verdict");
@@ -23,9 +33,9 @@ static void print_event(const json_t *e)
 	if (json_is_integer(status))
 		snprintf(line, sizeof line, " %lld", (long long)json_integer_value(status));
 	_cleanup_free_ char *bytes = json_is_integer(received) ? out_bytes(received) : xstrdup("");
-	printf("%.19s  %s%-7s%s  %-5s %s:%lld%s%s%s%s%s%s  %s\n", stamp, on, verdict, color ? "\033[0m" : "", get_string(e, "protocol"), host,
-	       (long long)json_integer_value(json_object_get(e, "port")), *method ? " " : "", method, *path ? " " : "", path, line,
-	       *bytes ? " " : "", strcmp(verdict, "allowed") == 0 ? bytes : reason);
+	_cleanup_free_ char *target = out_target(host, json_integer_value(json_object_get(e, "port")));
+	printf("%.19s  %s%-7s%s  %-5s %s%s%s%s%s%s  %s\n", stamp, on, verdict, color ? "\033[0m" : "", get_string(e, "protocol"), target,
+	       *method ? " " : "", method, *path ? " " : "", path, line, strcmp(verdict, "allowed") == 0 ? bytes : reason);
 }
 
 static int add_filter(struct context *c, struct buf *path, const char *option, const char *parameter)
