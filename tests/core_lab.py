@@ -1,8 +1,8 @@
 """An irond with stand-in roles (role_standin), which the test drives: what irond itself does, without the rest of iron."""
 
+import contextlib
 import os
 import pathlib
-import queue
 import re
 import shutil
 import signal
@@ -99,7 +99,6 @@ class Lab:
         self.port = free_port()
         self.process = None
         self.roles = []
-        self.arrived = queue.Queue()
         self.extra = extra
         self.write_configuration()
         self.write_libexec()
@@ -144,10 +143,13 @@ egress:
         while True:
             try:
                 connection, _ = self.server.accept()
-                role = Standin(connection)
-            except (OSError, IndexError):
+            except OSError:
                 return
-            self.roles.append(role)
+            threading.Thread(target=self.greet, args=(connection,), daemon=True).start()
+
+    def greet(self, connection):
+        with contextlib.suppress(IndexError):  # killed before it could say who it is
+            self.roles.append(Standin(connection))
 
     def role(self, name, id=0, nth=0, seconds=15):
         """The nth process of that name and id since the lab began."""

@@ -26,6 +26,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 IP_TRANSPARENT, MFD_CLOEXEC = 19, 1
 WORKER_UID = 1234567
 VM = 0x1234
+NAMES_RECORD = 264  # of egress/names.c: i64 time, u8 length, 255 bytes of name
 ORIGIN = "45.76.10.2"
 DENIED_ORIGIN = "45.76.10.3"
 HOST = "45.76.10.1"

@@ -12,6 +12,8 @@ import subprocess
 import threading
 import time
 
+import wire
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("IRON_BUILD", ROOT / "build-test" / "gcc"))
 
@@ -166,7 +168,7 @@ class IronVm:
                                          "--log", "info", "--degraded"],
                                         preexec_fn=lambda: os.dup2(far.fileno(), 3), pass_fds=[3], stdin=subprocess.DEVNULL)
         far.close()
-        self.irond.send(VM_CONFIG, struct.pack("<QQI", VM_ID, generation, boot_timeout_ms),
+        self.irond.send(VM_CONFIG, wire.encode("msg_vm_config", vm=VM_ID, generation=generation, boot_timeout_ms=boot_timeout_ms),
                         fds=[theirs[n].fileno() for n in ("qmp", "agent", "console")])
         for s in theirs.values():
             s.close()
@@ -185,8 +187,9 @@ class IronVm:
 
     def contract(self, hostname="demo", environment=("GREETING=hello",), trust="", generation=4, deadline_ms=20000,
                  vm=VM_ID):
-        return result_code(self.control.call(CONTRACT, struct.pack("<QQ", vm, generation) + text(hostname) + text(MACHINE_ID)
-                                             + items(environment) + text(trust) + struct.pack("<I", deadline_ms)))
+        record = wire.encode("msg_contract", vm=vm, generation=generation, hostname=hostname, machine_id=MACHINE_ID,
+                             environment=list(environment), trust=trust, deadline_ms=deadline_ms)
+        return result_code(self.control.call(CONTRACT, record))
 
     def shutdown(self, deadline_ms=4000):
         return result_code(self.control.call(SHUTDOWN, struct.pack("<QI", VM_ID, deadline_ms)))

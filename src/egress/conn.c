@@ -352,6 +352,6 @@ const char *conn_refuse_address(const struct conn *c, const struct policy_reques
 	if (v == DIAL_OK)
 		return NULL;
 	ip_format(address, text);
-	snprintf(why, sizeof why, "%s: %s", text, dial_text(v));
+	snprintf(why, sizeof why, "%s %s", text, dial_text(v));
 	return why;
 }

@@ -1,4 +1,6 @@
-"""iron-vm and iron-agent together, without a machine: the real agent runs on this host, its contract in namespaces of its own."""
+"""iron-vm and iron-agent together, without a machine
+
+The real agent runs on this host, its contract in namespaces of its own."""
 
 import hashlib
 import os

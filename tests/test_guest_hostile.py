@@ -1,5 +1,7 @@
-"""iron-vm against an agent, a QEMU and a client that mean ill, and iron-agent against such a host. None may crash it, none may
-make it spin or grow, and what people read names the cause."""
+"""iron-vm and iron-agent against peers that mean ill
+
+An agent, a QEMU and a client against iron-vm, a host against iron-agent: none may crash it, none may make it spin or grow,
+and what people read names the cause."""
 
 import contextlib
 import os
