@@ -73,6 +73,15 @@ static void hang_up(struct exec_set *s, struct exec *e)
 	detach(s, e);
 }
 
+void exec_terminate(struct exec_set *s)
+{
+	static const int signals[] = {SIGTERM, SIGHUP, SIGCONT};
+
+	for (struct exec *e = s->head; e; e = e->next)
+		for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+			signal_group(e, signals[i]);
+}
+
 void exec_hang_up(struct exec_set *s)
 {
 	for (struct exec *e = s->head; e; e = e->next)

@@ -38,6 +38,7 @@ static void power_off(struct loop *l)
 
 	if (l->options->mode == LOOP_INIT)
 		init_power_off();
+	exec_terminate(&l->execs);
 	if (l->options->mode == LOOP_FD)
 		exit(0);
 	int r = posix_spawn(&pid, "/usr/bin/systemctl", NULL, NULL, argv, env);

@@ -93,7 +93,7 @@ static void give_up(struct agent_link *l, const char *reason)
 void agent_link_violation(struct agent_link *l, const char *reason)
 {
 	bool was_up = l->state == UP;
-	unsigned pause = PAUSE_FIRST_MS << MIN(l->violations, 6U);
+	unsigned pause = (unsigned)PAUSE_FIRST_MS << MIN(l->violations, 6U);
 
 	if (l->state != UP && l->state != CONNECTING)
 		return;

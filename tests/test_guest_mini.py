@@ -1,0 +1,154 @@
+"""The agent as init of a real machine (mini), and iron-vm in front of it"""
+
+import hashlib
+import re
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+
+import guest_lab as lab
+from guest_lab import BOOTING, LOST, OFF, READY
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory):
+    """kernel and initrd, by the recipe itself."""
+    directory = tmp_path_factory.mktemp("mini")
+    shutil.copy(lab.BUILD / "src" / "agent" / "iron-agent", directory)
+    subprocess.run(["sh", "-c", 'exec sh "$0" build 3>&2', lab.ROOT / "images" / "mini"], cwd=directory, check=True,
+                   capture_output=True, timeout=300)
+    return directory / "out"
+
+
+def tsc_khz():
+    return int(float(re.search(r"cpu MHz\s*: ([0-9.]+)", open("/proc/cpuinfo").read())[1]) * 1000)
+
+
+class Machine:
+    """QEMU as iron runs it, less its walls, disk and door."""
+
+    def __init__(self, mini, directory, append=""):
+        self.directory = directory
+        kernel_line = ("console=ttyS0 quiet panic=-1 reboot=t net.ifnames=0 no_timer_check tsc=reliable nowatchdog "
+                       f"tsc_early_khz={tsc_khz()} {append}")
+        command = ["qemu-system-x86_64", "-M", "microvm,accel=tcg,pcie=on,rtc=on", "-cpu", "max", "-smp", "1", "-m", "256",
+                   "-nodefaults", "-no-user-config", "-display", "none", "-kernel", mini / "kernel", "-initrd", mini / "initrd",
+                   "-append", kernel_line]
+        for name in ("qmp", "console", "agent"):
+            command += ["-chardev", f"socket,id={name},path={directory}/{name},server=on,wait=off"]
+        command += ["-mon", "chardev=qmp,mode=control", "-serial", "chardev:console",
+                    "-device", "virtio-serial-pci,id=serial,max_ports=4,addr=3",
+                    "-device", "virtserialport,bus=serial.0,nr=1,chardev=agent,name=iron.0",
+                    "-netdev", "hubport,id=net,hubid=0", "-device", "virtio-net-pci,netdev=net,romfile=,addr=5"]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.vm = None
+
+    def connect(self):
+        sockets = {}
+        for name in ("qmp", "console", "agent"):
+            sockets[name] = socket.socket(socket.AF_UNIX)
+
+            def attempt(s=sockets[name], path=str(self.directory / name)):
+                try:
+                    s.connect(path)
+                    return True
+                except OSError:
+                    return False
+
+            lab.wait_for(f"QEMU's {name}", attempt)
+        self.vm = lab.IronVm(boot_timeout_ms=120000, **sockets)
+        assert self.vm.contract(hostname="mini-test", deadline_ms=60000) == 0
+        return self.vm.wait_state(READY, 120)
+
+    def close(self):
+        if self.vm:
+            self.vm.close()
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def machine(mini, tmp_path):
+    m = Machine(mini, tmp_path)
+    try:
+        m.connect()
+        yield m
+    finally:
+        m.close()
+
+
+def output(vm, command, **how):
+    end, out, err = vm.run(command=command, seconds=60, **how)
+    assert end == ("exit", 0, 0, 0), (end, out, err)
+    return out.decode()
+
+
+def test_boot_contract_exec_reboot_and_power_off(machine):
+    vm = machine.vm
+    assert output(vm, "hostname") == "mini-test\n"
+    assert output(vm, "cat /etc/machine-id") == lab.MACHINE_ID + "\n"
+    assert "10.77.0.2/24" in output(vm, "ip -4 addr show eth0")
+    assert "default via 10.77.0.1" in output(vm, "ip route")
+    assert output(vm, "cat /etc/resolv.conf") == "nameserver 10.77.0.1\n"
+    edge = int(output(vm, "a=$(date +%s); while [ $(date +%s) = $a ]; do :; done; date +%s"))
+    assert -0.5 < time.time() - edge < 1, "the clock is off (or this host very slow)"
+    assert output(vm, "id -un; echo $GREETING; pwd", user="agent") == "agent\nhello\n/home/agent\n"
+    assert "rows 31" in output(vm, "stty size | sed 's/ .*//; s/^/rows /'", tty=True, rows=31, cols=90)
+    assert output(vm, "mount | grep -c 'on /dev/pts type devpts'") == "1\n"
+    output(vm, "for i in 1 2 3 4 5 6 7 8; do (sleep 0.2 & ) ; done; sleep 1")
+    assert output(vm, "ps -o stat,args | grep -c '^Z' || true") == "0\n", "init does not reap"
+    before = output(vm, "cat /proc/sys/kernel/random/boot_id")
+
+    vm.run(command="echo b > /proc/sysrq-trigger", seconds=60)
+    assert {LOST, BOOTING} <= {s.state for s in vm.wait_state(READY, 120)}
+    assert output(vm, "cat /proc/sys/kernel/random/boot_id") != before
+    assert output(vm, "hostname") == "mini-test\n"
+
+    assert vm.shutdown(20000) == 0
+    assert vm.wait_state(OFF, 30)[-1].reason == "guest-shutdown"
+    assert machine.process.wait(10) == 0
+
+
+def test_another_iron_vm_finds_a_clean_channel(machine):
+    """The first one dies in the middle of frames both ways; what it left in the channel reaches nobody."""
+    vm = machine.vm
+    marker = output(vm, "mktemp").strip()
+    stream = vm.open()
+    stream.exec(command=f"trap 'echo hup > {marker}; exit' HUP; exec 2>/dev/null; yes stale & cat > /dev/null")
+    assert stream.receive()[0] == lab.STARTED
+    for _ in range(50):
+        stream.send(lab.STDIN, b"stale" * 6000)
+        stream.receive()
+    vm.process.kill()
+    vm.process.wait()
+    stream.close()
+    machine.vm = None
+    machine.connect()
+    vm = machine.vm
+    for i in range(20):
+        assert output(vm, f"echo fresh {i}") == f"fresh {i}\n"
+    lab.wait_for("SIGHUP to what the first one ran", lambda: output(vm, f"cat {marker}") == "hup\n", 30)
+    assert "yes" not in output(vm, "ps -o args | grep '^yes' || true")
+
+
+def test_bytes_are_whole_through_virtio(machine):
+    end, out, _ = machine.vm.run(command="head -c 30000000 /dev/urandom | tee /tmp/sent; sha256sum < /tmp/sent >&2", seconds=120)
+    assert end[1] == 0 and len(out) == 30000000
+    end, _, err = machine.vm.run(command="sha256sum < /tmp/sent >&2", seconds=60)
+    assert hashlib.sha256(out).hexdigest() in err.decode()
+
+
+def test_two_machines_of_one_image_differ(mini, tmp_path):
+    seen = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        m = Machine(mini, tmp_path / name)
+        try:
+            m.connect()
+            seen.append(output(m.vm, "head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/uuid"))
+        finally:
+            m.close()
+    assert seen[0].splitlines()[0] != seen[1].splitlines()[0] and seen[0].splitlines()[1] != seen[1].splitlines()[1]
