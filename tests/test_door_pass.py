@@ -16,7 +16,8 @@ def test_https_allowed(lab):
     assert (opened.vm, opened.workspace, opened.generation, opened.port) == (VM, 7, 3, 443)
     assert (opened.protocol, opened.verdict) == (PROTOCOL["PROTO_TLS"], VERDICT["VERDICT_ALLOWED"])
     closed = lab.audit.close_of(opened)
-    assert closed.outcome == OUTCOME["CLOSE_DONE"] and closed.address == ORIGIN
+    # a client may close without reading the other's close_notify: that is a reset to the kernel
+    assert closed.outcome in (OUTCOME["CLOSE_DONE"], OUTCOME["CLOSE_CLIENT"]) and closed.address == ORIGIN
     assert closed.bytes_sent > 500 and closed.bytes_received > 500
 
 

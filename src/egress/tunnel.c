@@ -128,6 +128,9 @@ static void drive(struct conn *c)
 		if (gone)
 			return;
 	}
+	/* TLS peers often reset what they have closed already, not waiting for the other's close_notify */
+	if ((s == RELAY_A_FAILED && t->relay.a_to_b.done) || (s == RELAY_B_FAILED && t->relay.b_to_a.done))
+		s = RELAY_DONE;
 	switch (s) {
 	case RELAY_WAIT:
 		return;
