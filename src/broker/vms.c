@@ -264,6 +264,19 @@ void vm_kill(struct broker *b, uint64_t id, struct reply to)
 	vm_run_kill(v);
 }
 
+static bool on_shutdown_asked(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
+{
+	return true; /* QEMU's end is the answer that counts; the deadline is broker_stop's */
+}
+
+static int ask_to_power_off(const struct broker *b, struct vm *v)
+{
+	struct ipc_peer *peer = v->role && v->phase == VM_RUNNING ? role_peer(v->role) : NULL;
+	const struct msg_vm_shutdown m = {.vm = v->record.vm, .deadline_ms = b->conf->limits.stop_timeout_s * 1000};
+
+	return ipc_call(peer, MSG_TYPE_msg_vm_shutdown, &m, NULL, 0, 0, on_shutdown_asked, NULL);
+}
+
 void vms_stop(struct broker *b, bool force)
 {
 	struct map_slot *slot;
@@ -271,10 +284,7 @@ void vms_stop(struct broker *b, bool force)
 
 	while (map_next(&b->vms, &i, &slot)) {
 		struct vm *v = slot->value;
-		struct ipc_peer *peer = v->role && v->phase == VM_RUNNING ? role_peer(v->role) : NULL;
-		const struct msg_vm_shutdown m = {.vm = v->record.vm,
-						  .deadline_ms = b->conf->limits.stop_timeout_s * 1000};
-		if (force || !peer || ipc_notify(peer, MSG_TYPE_msg_vm_shutdown, &m, NULL, 0) < 0)
+		if (force || ask_to_power_off(b, v) < 0)
 			vm_run_kill(v);
 	}
 }

@@ -106,6 +106,7 @@ static const struct ipc_rule irond_rules[] = {
 	{MSG_TYPE_msg_ping, 0, IPC_REQUEST, on_ping},
 	{MSG_TYPE_msg_peer, 1, IPC_NOTICE, on_peer},
 	{MSG_TYPE_msg_stream_open, 0, IPC_REQUEST, on_stream_open},
+	{MSG_TYPE_msg_vm_shutdown, 0, IPC_REQUEST, on_shutdown}, /* irond itself is told to stop */
 };
 
 static void on_irond_closed(struct ipc_peer *peer, const char *reason, void *user)
