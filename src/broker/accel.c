@@ -21,7 +21,8 @@
 #define CACHE "accel.json"
 #define CACHE_MAX_BYTES ((size_t)8192)
 #define CPUINFO_MAX_BYTES ((size_t)8 << 20)
-#define PROBE_DEADLINE_MS 12000
+#define PROBE_DEADLINE_MS 6000       /* mini takes less than one second where KVM works */
+#define PROBE_DEADLINE_DISK_MS 15000
 #define PROBE_MEMORY_MIB 512
 #define TSC_SAMPLE_MS 100
 
@@ -175,7 +176,7 @@ static bool probe(const struct conf *conf, struct accel *a)
 		.kvm = true,
 		.tsc_khz = a->tsc_khz,
 		.memory_mib = PROBE_MEMORY_MIB,
-		.deadline_ms = PROBE_DEADLINE_MS,
+		.deadline_ms = image->has_disk ? PROBE_DEADLINE_DISK_MS : PROBE_DEADLINE_MS,
 		.stop_fd = -1,
 	};
 	a->kvm = boot_check_run(&check, &ms, &e) == 0;
