@@ -120,7 +120,7 @@ static int check_paths(struct str list, struct canon *c, struct error *reterr)
 			return error_set(reterr, -EINVAL, "paths: at most %d", RULE_PATHS_MAX);
 		int r = path_pattern_check(item, reterr);
 		if (r)
-			return error_prefix(reterr, "paths");
+			return error_prefix(reterr, "paths"), r;
 		items[n++] = item;
 	}
 	write_sorted(items, n, &c->paths);
@@ -162,17 +162,19 @@ static int check_addresses(struct str list, struct canon *c, struct error *reter
 static int check_host(const struct rec_rule *asked, struct canon *c, struct error *reterr)
 {
 	struct cidr cidr;
+	int r;
 
 	if ((asked->host.len > 0) == (asked->cidr.len > 0))
 		return error_set(reterr, -EINVAL, "host: a rule has either a host or a cidr, and exactly one of them");
 	if (asked->host.len) {
-		if (host_pattern_parse(asked->host, hostname_parse_idn, &c->pattern, reterr))
-			return error_prefix(reterr, "host");
+		r = host_pattern_parse(asked->host, hostname_parse_idn, &c->pattern, reterr);
+		if (r)
+			return error_prefix(reterr, "host"), r;
 		host_pattern_format(&c->pattern, c->host);
 		c->rule.host = str_of(c->host);
 		return 0;
 	}
-	int r = cidr_parse(asked->cidr, &cidr);
+	r = cidr_parse(asked->cidr, &cidr);
 	if (r == -ERANGE)
 		return error_set(reterr, -EINVAL, "cidr: bits below the prefix are set: a network's address ends in zeros");
 	if (r)

@@ -79,6 +79,7 @@ static void test_hosts(void **state)
 		if (r) {
 			assert_int_equal(r, -EINVAL);
 			assert_int_equal(strncmp(e.text, "host: ", 6), 0);
+			assert_int_equal(rule_canonicalise(&asked, false, &out, NULL), -EINVAL);
 			continue;
 		}
 		assert_true(str_eq(rule.host, str_of(cases[i].out)));
@@ -175,6 +176,8 @@ static void test_refused(void **state)
 		assert_int_equal(rule_canonicalise(&cases[i].asked, cases[i].tls_given, &out, &e), -EINVAL);
 		if (strncmp(e.text, cases[i].field, len) || strncmp(e.text + len, ": ", 2))
 			fail_msg("case %zu: %s", i, e.text);
+		/* refused as well where nobody asks why */
+		assert_int_equal(rule_canonicalise(&cases[i].asked, cases[i].tls_given, &out, NULL), -EINVAL);
 		assert_int_equal(out.len, 0);
 	}
 	for (size_t i = 0; i < n; i++)
