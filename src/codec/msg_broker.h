@@ -149,7 +149,8 @@ WIRE_DECLARE(msg_role_row, MSG_ROLE_ROW_FIELDS);
 WIRE_DECLARE(msg_image, MSG_IMAGE_FIELDS);
 #define MSG_IMAGES_END_FIELDS(F, T)
 WIRE_DECLARE(msg_images_end, MSG_IMAGES_END_FIELDS);
-/* QEMU is gone. status: wait status; reason: a sentence ("killed by signal 9", "out of memory", "powered off"). */
+/* QEMU is gone. status: wait status; reason: a sentence ("QEMU killed by signal 9", "out of memory", "powered off"), or exactly
+ * "killed" where irond itself did it: for msg_vm_kill, or because it is told to stop. */
 #define MSG_VM_EXITED_FIELDS(F, T)                                                                                     \
 	F(T, u64, vm, 0) F(T, u64, generation, 0) F(T, i64, status, 0) F(T, str, reason, 512)
 WIRE_DECLARE(msg_vm_exited, MSG_VM_EXITED_FIELDS);

@@ -30,7 +30,6 @@ struct life {
 	bool calling;	   /* irond has not answered yet; what replaced the job begins after it */
 	bool waiting_peer; /* the step runs again when a channel comes */
 	bool confirmed;	   /* its iron-vm has spoken to this iron-control */
-	bool powered_off;  /* the guest did it */
 	struct event *timer;
 	char progress[160];
 };

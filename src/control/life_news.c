@@ -6,6 +6,9 @@
 #include "base/vec.h"
 #include "control/life_internal.h"
 
+/* msg_vm_exited.reason where irond itself ended it: asked by us (then a job expects it), or told to stop. */
+#define ENDED_BY_IROND "killed"
+
 static bool is_at(const struct life *f, enum job job, const char *step)
 {
 	return f->job == job && !f->undoing && strcmp(life_step(f)->name, step) == 0;
@@ -124,23 +127,25 @@ void lives_on_report(struct lives *l, uint64_t vm, const struct msg_vm_state *m)
 		on_lost(f, reason);
 		break;
 	case VM_REPORT_OFF:
-		f->powered_off = true;
-		break;
+		break; /* msg_vm_exited follows, and says how */
 	}
 }
 
 /* --- QEMU ended --- */
 
-/* Nobody asked for it: stopped if the guest powered itself off, failed otherwise. What is left of it is cleaned away. */
+/* Nobody asked for it: stopped if the guest powered itself off, or if irond ended it because it was itself told to stop;
+ * failed otherwise. QEMU's wait status decides: iron-vm sees the same closed socket in every case. What is left is cleaned
+ * away. */
 static void on_unasked_exit(struct life *f, int64_t status, const char *reason)
 {
-	bool off = f->powered_off || status == 0;
+	bool off = status == 0, ended = strcmp(reason, ENDED_BY_IROND) == 0;
 	char text[600];
 
-	snprintf(text, sizeof text, "%s%.480s", off ? "" : "its machine ended: ", off ? "the guest powered off" : reason);
+	snprintf(text, sizeof text, "%s%.480s", off || ended ? "" : "its machine ended: ",
+		 off ? "the guest powered off" : ended ? "iron was stopped" : reason);
 	life_begin(f, JOB_CLEAN);
-	life_set_state(f, off ? VM_STOPPED : VM_FAILED, text);
-	life_note(f, off ? "powered_off" : "failed", text);
+	life_set_state(f, off || ended ? VM_STOPPED : VM_FAILED, text);
+	life_note(f, off ? "powered_off" : ended ? "stopped" : "failed", text);
 	life_run(f);
 }
 
@@ -148,9 +153,10 @@ static void on_exit_of(struct life *f, int64_t status, const char *reason)
 {
 	if (is_at(f, JOB_STOP, "shutdown"))
 		life_advance(f);
+	else if (strcmp(reason, ENDED_BY_IROND) == 0 && f->job == JOB_START)
+		log_info("a start is left to the next irond", "vm=%llu", (unsigned long long)f->id);
 	else if (is_at(f, JOB_START, "policy") || is_at(f, JOB_START, "contract"))
-		life_fail(f, "boot: its machine ended while the guest started: %s",
-			  f->powered_off ? "the guest powered off" : reason);
+		life_fail(f, "boot: its machine ended while the guest started: %s", reason);
 	else if (f->job == JOB_NONE && VM_STATES_RUNNING & VM_STATE_BIT(f->state))
 		on_unasked_exit(f, status, reason);
 }

@@ -68,7 +68,6 @@ static enum step_run run_start(struct life *f)
 {
 	life_progress_set(f, "starting its machine");
 	f->generation++;
-	f->powered_off = false;
 	f->confirmed = false;
 	life_set_state(f, VM_STARTING, "");
 	return life_call(f, MSG_TYPE_msg_vm_start, &(struct msg_vm_start){.vm = f->id, .generation = f->generation},

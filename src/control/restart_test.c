@@ -60,6 +60,24 @@ static void test_after_a_reboot_all_are_stopped(void **state)
 	assert_int_equal(f->removes, 0);
 }
 
+static void test_irond_is_told_to_stop(void **state)
+{
+	struct fake *f = *state;
+	uint64_t ready = fake_vm_create(f, "ready", NULL);
+
+	f->silent_guest = true;
+	uint64_t booting = fake_vm_create(f, "booting", NULL);
+	fake_exit(f, ready, 9, "killed"); /* no failure of theirs */
+	fake_exit(f, booting, 9, "killed");
+	fake_until_state(f, ready, VM_STOPPED);
+	fake_stop_control(f);
+	fake_reboot(f);
+	f->silent_guest = false;
+	fake_start_control(f);
+	assert_int_equal(fake_state(f, ready), VM_STOPPED);
+	fake_until_state(f, booting, VM_READY); /* its 201 still holds */
+}
+
 static void test_an_end_that_was_missed(void **state)
 {
 	struct fake *f = *state;
@@ -316,6 +334,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_what_runs_runs_on),
 		T(test_after_a_reboot_all_are_stopped),
+		T(test_irond_is_told_to_stop),
 		T(test_an_end_that_was_missed),
 		T(test_a_creation_goes_on_from_each_step),
 		T(test_a_creation_goes_on_from_its_contract),
