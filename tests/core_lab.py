@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 
-from harness import BUILD, ROLES, free_port, wait_for
+from harness import BUILD, IMAGE_CACHE, ROLES, free_port, wait_for
 
 STANDIN = BUILD / "tests" / "role_standin"
 IROND = BUILD / "src" / "prog" / "irond"
@@ -130,7 +130,26 @@ egress:
         self.libexec = self.dir / "libexec"
         self.libexec.mkdir()
         for role in ROLES:
-            (self.libexec / role).symlink_to(STANDIN)
+            (self.libexec / role).symlink_to(STANDIN if role != "iron-worker" else BUILD / "src" / "prog" / role)
+        (self.libexec / "iron-agent").symlink_to(BUILD / "src" / "agent" / "iron-agent")
+
+    def add_mini(self):
+        """The image mini, from this checkout's cache where it is there; and what was found out about KVM, which takes
+        seconds to find out."""
+        cached, images = IMAGE_CACHE / "mini", self.state / "images"
+        if cached.is_dir():
+            shutil.copytree(cached, images, copy_function=os.link, symlinks=True)
+        accel = IMAGE_CACHE / "accel.json"
+        if accel.exists():
+            shutil.copy(accel, self.state / "accel.json")
+        self.irond("image", "build", "mini", timeout=900)
+        IMAGE_CACHE.mkdir(parents=True, exist_ok=True)
+        if not cached.is_dir():
+            shutil.copytree(images, cached, copy_function=os.link, symlinks=True)
+
+    def keep_accel(self):
+        if (self.state / "accel.json").exists():
+            shutil.copy(self.state / "accel.json", IMAGE_CACHE / "accel.json")
 
     def listen(self):
         path = self.state / "driver.sock"

@@ -1,4 +1,4 @@
-/* v2 against a tree of plain files that looks like one; v1 for real is in tests/test_core_cgroup.py. */
+/* v2 against a tree of plain files that looks like one; v1 for real, or v2 where a host has it, in tests/test_core_vms.py. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>

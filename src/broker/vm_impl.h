@@ -5,7 +5,7 @@
 #include "broker/vms.h"
 #include "broker/workspaces.h"
 
-enum vm_phase { VM_STOPPED, VM_STARTING, VM_RUNNING, VM_STOPPING };
+enum vm_phase { PHASE_STOPPED, PHASE_STARTING, PHASE_RUNNING, PHASE_STOPPING };
 
 struct vm {
 	struct broker *b;

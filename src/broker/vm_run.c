@@ -92,7 +92,7 @@ static void finish(struct vm *v)
 	struct broker *b = v->b;
 
 	release_run(v);
-	v->phase = VM_STOPPED;
+	v->phase = PHASE_STOPPED;
 	announce_end(v);
 	if (v->starter.txn) {
 		if (v->start_error.code == 0)
@@ -111,7 +111,7 @@ static bool on_detached(struct ipc_peer *peer, const struct ipc_msg *m, void *ar
 	struct vm *v = arg;
 
 	v->detaching = v->attached = false;
-	if (v->phase == VM_STOPPING)
+	if (v->phase == PHASE_STOPPING)
 		teardown_step(v);
 	return true;
 }
@@ -146,9 +146,9 @@ static void teardown_step(struct vm *v)
 
 static void teardown(struct vm *v)
 {
-	if (v->phase == VM_STOPPING)
+	if (v->phase == PHASE_STOPPING)
 		return;
-	v->phase = VM_STOPPING;
+	v->phase = PHASE_STOPPING;
 	if (v->group)
 		cgroup_kill(v->group);
 	arm(v, 1);
@@ -167,11 +167,11 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct vm *v = arg;
 
-	if (v->phase == VM_STARTING) {
+	if (v->phase == PHASE_STARTING) {
 		fail_start(v, -ETIMEDOUT, "the VM's processes did not start in time; irond's log says which");
 		return;
 	}
-	if (v->phase != VM_STOPPING)
+	if (v->phase != PHASE_STOPPING)
 		return;
 	if (v->group && !cgroup_is_empty(v->group))
 		cgroup_kill(v->group);
@@ -206,9 +206,9 @@ static void on_qemu_ended(evutil_socket_t fd, short what, void *arg)
 	event_free(take_ptr(v->qemu_ended));
 	close(take_fd(v->qemu.pidfd));
 	set_exit_reason(v, status);
-	if (v->phase == VM_STOPPING)
+	if (v->phase == PHASE_STOPPING)
 		teardown_step(v);
-	else if (v->phase == VM_STARTING)
+	else if (v->phase == PHASE_STARTING)
 		fail_start(v, -EIO, v->reason);
 	else
 		teardown(v);
@@ -227,12 +227,12 @@ static void role_up(struct role_proc *r, void *user)
 {
 	struct vm *v = user;
 
-	if (v->phase != VM_STARTING && v->phase != VM_RUNNING)
+	if (v->phase != PHASE_STARTING && v->phase != PHASE_RUNNING)
 		return;
 	broker_link(v->b, r);
-	if (v->phase == VM_RUNNING)
+	if (v->phase == PHASE_RUNNING)
 		return;
-	v->phase = VM_RUNNING;
+	v->phase = PHASE_RUNNING;
 	v->announced = true;
 	event_del(v->timer);
 	log_info("vm runs", "vm=%s generation=%lu qemu=%d", v->text, v->generation, v->qemu.pid);
@@ -244,9 +244,9 @@ static void role_down(struct role_proc *r, int status, const char *reason, bool 
 {
 	struct vm *v = user;
 
-	if (v->phase == VM_STOPPING)
+	if (v->phase == PHASE_STOPPING)
 		teardown_step(v);
-	else if (v->phase == VM_STARTING)
+	else if (v->phase == PHASE_STARTING)
 		fail_start(v, -EIO, reason);
 }
 
@@ -337,7 +337,7 @@ static void door_is_open(struct vm *v)
 	struct error e = {0};
 	int r;
 
-	if (v->phase != VM_STARTING || v->qemu.pidfd >= 0)
+	if (v->phase != PHASE_STARTING || v->qemu.pidfd >= 0)
 		return;
 	if ((r = start_qemu(v, &e)) < 0 || (r = start_role(v, &e)) < 0)
 		fail_start(v, r, e.text);
@@ -350,7 +350,7 @@ static void door_refused(struct vm *v, struct str why)
 
 	snprintf(reason, sizeof reason, "the egress worker refused the VM's door: %.*s", STR_ARG(why));
 	log_error("door not attached", "vm=%s reason=%s", v->text, log_quote(reason));
-	if (v->phase == VM_STARTING)
+	if (v->phase == PHASE_STARTING)
 		fail_start(v, -EIO, reason);
 }
 
@@ -361,7 +361,7 @@ static bool on_attached(struct ipc_peer *peer, const struct ipc_msg *m, void *ar
 
 	v->attaching = false;
 	v->attached = result && result->code == 0;
-	if (v->phase == VM_STOPPING)
+	if (v->phase == PHASE_STOPPING)
 		teardown_step(v);
 	else if (v->attached)
 		door_is_open(v);
@@ -389,7 +389,7 @@ void vms_worker_up(struct broker *b, struct workspace *w)
 
 	while (map_next(&b->vms, &i, &slot)) {
 		struct vm *v = slot->value;
-		if (v->workspace == w && (v->phase == VM_STARTING || v->phase == VM_RUNNING))
+		if (v->workspace == w && (v->phase == PHASE_STARTING || v->phase == PHASE_RUNNING))
 			attach(v);
 	}
 }
@@ -453,7 +453,7 @@ void vm_run(struct vm *v, uint64_t generation, struct reply to)
 	struct error e = {0};
 	int r;
 
-	v->phase = VM_STARTING;
+	v->phase = PHASE_STARTING;
 	v->generation = generation;
 	v->starter = to;
 	v->start_error = (struct error){0};
@@ -472,7 +472,7 @@ void vm_run(struct vm *v, uint64_t generation, struct reply to)
 
 void vm_run_kill(struct vm *v)
 {
-	if (v->phase != VM_STARTING && v->phase != VM_RUNNING)
+	if (v->phase != PHASE_STARTING && v->phase != PHASE_RUNNING)
 		return;
 	v->killed = true;
 	snprintf(v->reason, sizeof v->reason, "killed");
@@ -483,9 +483,9 @@ void vm_run_abandon(struct vm *v)
 {
 	int status;
 
-	v->phase = v->phase == VM_STOPPED ? VM_STOPPED : VM_STOPPING; /* callbacks from here on start nothing */
+	v->phase = v->phase == PHASE_STOPPED ? PHASE_STOPPED : PHASE_STOPPING; /* callbacks from here on start nothing */
 
-	if (v->phase == VM_STOPPED)
+	if (v->phase == PHASE_STOPPED)
 		return;
 	if (v->group)
 		cgroup_kill(v->group);
@@ -495,5 +495,5 @@ void vm_run_abandon(struct vm *v)
 	}
 	role_destroy(take_ptr(v->role));
 	release_run(v);
-	v->phase = VM_STOPPED;
+	v->phase = PHASE_STOPPED;
 }

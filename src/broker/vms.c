@@ -108,7 +108,7 @@ unsigned vms_running(const struct broker *b)
 	size_t i = 0;
 
 	while (map_next(&b->vms, &i, &slot))
-		n += ((struct vm *)slot->value)->phase != VM_STOPPED;
+		n += ((struct vm *)slot->value)->phase != PHASE_STOPPED;
 	return n;
 }
 
@@ -221,7 +221,7 @@ void vm_remove(struct broker *b, uint64_t id, struct reply to)
 		broker_answer(b, to, 0, "", 0);
 		return;
 	}
-	if (v->phase != VM_STOPPED) {
+	if (v->phase != PHASE_STOPPED) {
 		broker_answer(b, to, -EBUSY, "the VM runs", 0);
 		return;
 	}
@@ -243,7 +243,7 @@ void vm_start(struct broker *b, uint64_t id, uint64_t generation, struct reply t
 		broker_answer(b, to, -ENOENT, "there is no such VM", 0);
 	else if (b->stopping)
 		broker_answer(b, to, -ESHUTDOWN, "irond is stopping", 0);
-	else if (v->phase != VM_STOPPED)
+	else if (v->phase != PHASE_STOPPED)
 		broker_answer(b, to, -EALREADY, "the VM runs, or is ending", 0);
 	else if (!b->accel.kvm && !b->conf->allow_tcg_multi_tenant && workspace_other_used(b, v->record.workspace))
 		broker_answer(b, to, -EPERM,
@@ -256,7 +256,7 @@ void vm_kill(struct broker *b, uint64_t id, struct reply to)
 {
 	struct vm *v = map_get(&b->vms, id);
 
-	if (!v || v->phase == VM_STOPPED) {
+	if (!v || v->phase == PHASE_STOPPED) {
 		broker_answer(b, to, 0, "", 0);
 		return;
 	}
@@ -271,7 +271,7 @@ static bool on_shutdown_asked(struct ipc_peer *peer, const struct ipc_msg *m, vo
 
 static int ask_to_power_off(const struct broker *b, struct vm *v)
 {
-	struct ipc_peer *peer = v->role && v->phase == VM_RUNNING ? role_peer(v->role) : NULL;
+	struct ipc_peer *peer = v->role && v->phase == PHASE_RUNNING ? role_peer(v->role) : NULL;
 	const struct msg_vm_shutdown m = {.vm = v->record.vm, .deadline_ms = b->conf->limits.stop_timeout_s * 1000};
 
 	return ipc_call(peer, MSG_TYPE_msg_vm_shutdown, &m, NULL, 0, 0, on_shutdown_asked, NULL);
@@ -324,7 +324,7 @@ static bool on_stream(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
 void vm_stream(struct broker *b, uint64_t id, uint64_t token, struct reply to)
 {
 	struct vm *v = map_get(&b->vms, id);
-	struct ipc_peer *peer = v && v->phase == VM_RUNNING && v->role ? role_peer(v->role) : NULL;
+	struct ipc_peer *peer = v && v->phase == PHASE_RUNNING && v->role ? role_peer(v->role) : NULL;
 	const struct msg_stream_open m = {.token = token};
 	struct stream *s;
 
@@ -350,8 +350,8 @@ void vms_list(struct broker *b, struct reply to)
 		const struct vm *v = slot->value;
 		const struct msg_vm_row m = {.vm = v->record.vm,
 					     .generation = v->generation,
-					     .running = v->phase == VM_RUNNING,
-					     .exited = v->exited && v->phase == VM_STOPPED,
+					     .running = v->phase == PHASE_RUNNING,
+					     .exited = v->exited && v->phase == PHASE_STOPPED,
 					     .status = v->status,
 					     .reason = str_of(v->reason)};
 		ipc_reply(control, to.txn, MSG_TYPE_msg_vm_row, &m, NULL, 0);
