@@ -54,7 +54,7 @@ def disk_shim(directory):
 
 class Ack:
     def __init__(self, body):
-        self.code, self.first, self.count = struct.unpack("<qQI", body)
+        self.code, self.first, self.count, self.vm = struct.unpack("<qQIQ", body)
 
 
 class Writer:

@@ -18,14 +18,14 @@ void budget_finish(struct budget *b)
 	map_finish(&b->buckets);
 }
 
-static void fill(struct bucket *k, uint64_t now_ms)
+static void fill(const struct budget *b, struct bucket *k, uint64_t now_ms)
 {
-	uint64_t ms = now_ms - k->filled_ms, full_ms = BUDGET_BURST_BYTES / BUDGET_BYTES_PER_S * 1000;
+	uint64_t ms = now_ms - k->filled_ms, full_ms = b->burst_bytes / b->bytes_per_s * 1000 + 1000;
 
 	if (now_ms <= k->filled_ms)
 		return;
 	k->filled_ms = now_ms;
-	k->left = MIN(BUDGET_BURST_BYTES, k->left + MIN(ms, full_ms) * BUDGET_BYTES_PER_S / 1000);
+	k->left = MIN(b->burst_bytes, k->left + MIN(ms, full_ms) * b->bytes_per_s / 1000);
 }
 
 /* VMs that wrote nothing for long are forgotten. */
@@ -35,8 +35,8 @@ static void forget_full(struct budget *b, uint64_t now_ms)
 
 	for (size_t i = 0; map_next(&b->buckets, &i, &slot);) {
 		struct bucket *k = slot->value;
-		fill(k, now_ms);
-		if (k->held == 0 && k->left == BUDGET_BURST_BYTES)
+		fill(b, k, now_ms);
+		if (k->held == 0 && k->left == b->burst_bytes)
 			free(map_remove(&b->buckets, slot->key));
 	}
 }
@@ -52,7 +52,7 @@ static struct bucket *bucket_of(struct budget *b, uint64_t vm, uint64_t now_ms)
 	if (b->buckets.n >= BUDGET_VMS && vm)
 		return bucket_of(b, 0, now_ms);
 	k = xcalloc(1, sizeof *k);
-	*k = (struct bucket){.left = BUDGET_BURST_BYTES, .filled_ms = now_ms};
+	*k = (struct bucket){.left = b->burst_bytes, .filled_ms = now_ms};
 	map_put(&b->buckets, vm, k);
 	return k;
 }
@@ -61,7 +61,7 @@ int budget_hold(struct budget *b, uint64_t vm, uint64_t bytes, uint64_t now_ms)
 {
 	struct bucket *k = bucket_of(b, vm, now_ms);
 
-	fill(k, now_ms);
+	fill(b, k, now_ms);
 	if (k->left < k->held + bytes)
 		return -EDQUOT;
 	k->held += bytes;

@@ -11,12 +11,13 @@
 #define BUDGET_VMS 1024
 
 struct budget {
+	uint64_t burst_bytes, bytes_per_s;
 	struct map buckets; /* VM → struct bucket */
 };
+#define BUDGET_DEFAULT ((struct budget){.burst_bytes = BUDGET_BURST_BYTES, .bytes_per_s = BUDGET_BYTES_PER_S})
 
 void budget_finish(struct budget *b);
-/* Whether `bytes` for the VM fit now, counting `*pending` (bytes of the same batch that were asked for before, kept by the
- * caller in the bucket through budget_hold). */
-int budget_hold(struct budget *b, uint64_t vm, uint64_t bytes, uint64_t now_ms); /* -EDQUOT: nothing is held for it */
+/* Sets `bytes` of the VM's aside for a batch, beside what was set aside before. -EDQUOT: there are not so many. */
+int budget_hold(struct budget *b, uint64_t vm, uint64_t bytes, uint64_t now_ms);
 /* The batch was written: what was held is spent. Or it was not: it is given back. */
 void budget_settle(struct budget *b, int written);

@@ -9,7 +9,6 @@
 #include "audit/journal_internal.h"
 #include "base/clock.h"
 
-#define SEGMENT_BYTES_MIN ((uint64_t)256 << 10)
 #define NEXT_WAIT_S 5 /* for a disk that is slow to make the next segment; afterwards the batch is refused */
 
 static int64_t real_ns(void)
@@ -73,7 +72,7 @@ int audit_journal_open(int dirfd, const struct audit_journal_options *options, a
 
 	j->dirfd = dirfd;
 	j->options = *options;
-	j->options.segment_bytes = MAX(options->segment_bytes, SEGMENT_BYTES_MIN + JOURNAL_BATCH_MAX);
+	j->options.segment_bytes = MAX(options->segment_bytes, JOURNAL_SEGMENT_MIN);
 	j->current.fd = j->next.fd = -1;
 	j->frames = BUF_MAX(JOURNAL_BATCH_MAX);
 	locks_init(j);

@@ -21,8 +21,9 @@
 
 struct audit_journal;
 
+#define JOURNAL_SEGMENT_MIN ((uint64_t)768 << 10)
 struct audit_journal_options {
-	uint64_t segment_bytes; /* at least 256 KiB */
+	uint64_t segment_bytes; /* raised to JOURNAL_SEGMENT_MIN */
 	unsigned sync_interval_ms;
 };
 
@@ -50,7 +51,7 @@ struct audit_entry {
 
 /* All or nothing, in one write. The i-th entry gets sequence *ret_first_seq + i. -ENOSPC: no room for the next segment;
  * -EIO and others: the disk; -EMSGSIZE. After an error the next call tries again. Together at most JOURNAL_BATCH_MAX. */
-#define JOURNAL_BATCH_MAX ((size_t)256 << 10) /* with frames */
+#define JOURNAL_BATCH_MAX ((size_t)512 << 10) /* with frames: the largest message of the smallest records */
 int audit_journal_append(struct audit_journal *j, const struct audit_entry *entries, size_t n, uint64_t *ret_first_seq);
 
 /* 0: all is well. Otherwise why the next segment could not be made, or a sync failed: what can stop should stop. It

@@ -47,6 +47,8 @@ static void ack(struct client *c, uint32_t txn, int code, uint64_t first_seq, ui
 {
 	struct msg_audit_ack a = {.code = code, .first_seq = code ? 0 : first_seq, .count = code ? 0 : count};
 
+	if (code == -EDQUOT)
+		a.vm = c->over_budget;
 	ipc_reply(c->peer, txn, MSG_TYPE_msg_audit_ack, &a, NULL, 0);
 }
 
@@ -161,6 +163,8 @@ static int take_record(struct client *c, struct str item, struct audit_entry *re
 	int r = owner_of(c, type, ret_record, &vm);
 	if (r == 0 && c->role == ROLE_EGRESS)
 		r = budget_hold(&c->budget, vm, SEGMENT_FRAME_SIZE + payload.len, mono_ms());
+	if (r == -EDQUOT)
+		c->over_budget = vm;
 	*ret = (struct audit_entry){.type = type, .payload = payload};
 	if (r == 0 && type == RECORD_PROGRESS && !opens_find(c, ret_record->progress.open_seq))
 		disown(c->server, ret);
@@ -230,8 +234,9 @@ static void track(struct client *c, size_t n, uint64_t first_seq)
 static int write_batch(struct client *c, struct str records, uint64_t *ret_first_seq, size_t *ret_n)
 {
 	size_t n = 0, opens = 0;
-	int r = take_batch(c, records, &n, &opens);
 
+	c->over_budget = 0;
+	int r = take_batch(c, records, &n, &opens);
 	if (r == 0)
 		r = may_append(c, opens);
 	if (r == 0)
@@ -304,7 +309,7 @@ int audit_server_peer(struct audit_server *s, enum role role, uint64_t id, int f
 			client_destroy(c);
 	}
 	struct client *c = xcalloc(1, sizeof *c);
-	*c = (struct client){.server = s, .role = role, .id = id, .next = s->clients, .prev = &s->clients};
+	*c = (struct client){.server = s, .role = role, .id = id, .next = s->clients, .prev = &s->clients, .budget = s->budget};
 	snprintf(c->name, sizeof c->name, "%s.%llu", role == ROLE_EGRESS ? "egress" : "control", (unsigned long long)id);
 	c->peer = ipc_peer_create(s->base, fd, c->name, rules, ARRAY_SIZE(rules), on_closed, c);
 	if (!c->peer) {
@@ -355,17 +360,21 @@ static int events_create(struct audit_server *s)
 	return 0;
 }
 
-int audit_server_create(struct event_base *base, int dirfd, const struct audit_journal_options *options,
-			unsigned orphan_ms, struct audit_server **ret, struct audit_recovery *ret_recovery,
-			struct error *reterr)
+int audit_server_create(struct event_base *base, int dirfd, const struct audit_server_options *options,
+			struct audit_server **ret, struct audit_recovery *ret_recovery, struct error *reterr)
 {
 	struct audit_server *s = xcalloc(1, sizeof *s);
 
 	s->base = base;
 	s->waiting_end = &s->waiting;
 	s->rewritten = BUF_MAX(MSG_MAX);
-	s->orphans_until_ms = mono_ms() + (orphan_ms ? orphan_ms : AUDIT_ORPHAN_MS);
-	int r = audit_journal_open(dirfd, options, opens_replay, s, &s->journal, ret_recovery, reterr);
+	s->orphans_until_ms = mono_ms() + (options->orphan_ms ? options->orphan_ms : AUDIT_ORPHAN_MS);
+	s->budget = BUDGET_DEFAULT;
+	if (options->budget_burst_bytes)
+		s->budget.burst_bytes = options->budget_burst_bytes;
+	if (options->budget_bytes_per_s)
+		s->budget.bytes_per_s = options->budget_bytes_per_s;
+	int r = audit_journal_open(dirfd, &options->journal, opens_replay, s, &s->journal, ret_recovery, reterr);
 	if (r == 0) {
 		r = events_create(s);
 		if (r == 0)

@@ -4,7 +4,8 @@
  *
  * Who may write what: an egress worker opens, progress, closes and counts of its own workspace; iron-control general events.
  * A progress or close of an open that is not the writer's is recorded without its number. Of a VM over its budget
- * (audit/budget.h) nothing is taken: its batch is answered -EDQUOT.
+ * (audit/budget.h) nothing is taken: a batch that holds some of its records is answered -EDQUOT and the VM's id, and what
+ * else was in it is taken when it is sent again without.
  *
  * While the next segment cannot be made, workers are refused (their guests stop) and what is left of the current one is
  * iron-control's: a full disk stops guests before it stops the record.
@@ -25,10 +26,16 @@
 
 struct audit_server;
 
-/* dirfd is borrowed. Recovers the journal, and records that it was. orphan_ms 0: AUDIT_ORPHAN_MS. */
-int audit_server_create(struct event_base *base, int dirfd, const struct audit_journal_options *options,
-			unsigned orphan_ms, struct audit_server **ret, struct audit_recovery *ret_recovery,
-			struct error *reterr);
+struct audit_server_options {
+	struct audit_journal_options journal;
+	/* 0: AUDIT_ORPHAN_MS, BUDGET_BURST_BYTES, BUDGET_BYTES_PER_S */
+	unsigned orphan_ms;
+	uint64_t budget_burst_bytes, budget_bytes_per_s;
+};
+
+/* dirfd is borrowed. Recovers the journal, and records that it was. */
+int audit_server_create(struct event_base *base, int dirfd, const struct audit_server_options *options,
+			struct audit_server **ret, struct audit_recovery *ret_recovery, struct error *reterr);
 void audit_server_destroy(struct audit_server *s);
 /* Owns fd. A new channel to the same replaces the old, whose opens are closed. -EINVAL: not a role that writes. */
 int audit_server_peer(struct audit_server *s, enum role role, uint64_t id, int fd);

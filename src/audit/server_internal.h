@@ -15,6 +15,7 @@ struct client {
 	uint64_t id;
 	struct openset open;
 	struct budget budget;
+	uint64_t over_budget; /* the VM that the batch at hand failed for */
 	unsigned waiting; /* durable batches that are not acknowledged */
 	char name[40];
 };
@@ -35,6 +36,7 @@ struct audit_server {
 	/* orphans: of an earlier life, until orphans_until_ms; ended: to be closed as aborted as soon as that can be written */
 	struct openset orphans, ended;
 	uint64_t orphans_until_ms;
+	struct budget budget; /* what each writer begins with */
 	size_t nopen; /* of all clients */
 	bool ending;  /* the writers live on: their opens are the next life's to adopt */
 	struct audit_entry entries[AUDIT_BATCH_RECORDS_MAX];

@@ -45,8 +45,10 @@ WIRE_DECLARE(msg_policy_commit, MSG_POLICY_COMMIT_FIELDS);
 #define MSG_AUDIT_BATCH_FIELDS(F, T) F(T, flag, durable, 0) F(T, list, records, 126976)
 WIRE_DECLARE(msg_audit_batch, MSG_AUDIT_BATCH_FIELDS);
 /* The batch is in the journal's file (durable: and synced). The i-th record has sequence first_seq + i.
- * code: 0, or why nothing of the batch was written (-ENOSPC, -EDQUOT: this writer's budget, -EBADMSG). */
-#define MSG_AUDIT_ACK_FIELDS(F, T) F(T, i64, code, 0) F(T, u64, first_seq, 0) F(T, u32, count, 0)
+ * code: 0, or why nothing of the batch was written (-ENOSPC, -EBADMSG …). -EDQUOT: vm is over its budget of the journal (0:
+ * the writer itself is, or has too much open); without that VM's records the batch may be sent again at once. */
+#define MSG_AUDIT_ACK_FIELDS(F, T)                                                                                     \
+	F(T, i64, code, 0) F(T, u64, first_seq, 0) F(T, u32, count, 0) F(T, u64, vm, 0)
 WIRE_DECLARE(msg_audit_ack, MSG_AUDIT_ACK_FIELDS);
 /* iron-audit -> iron-control: what is written so far. Sent at connect and after each turn that wrote. */
 #define MSG_AUDIT_HEAD_FIELDS(F, T) F(T, u64, segment, 0) F(T, u64, offset, 0) F(T, u64, seq, 0)

@@ -50,7 +50,7 @@ static void on_irond_closed(struct ipc_peer *peer, const char *reason, void *use
 
 /* --- start --- */
 
-static int read_config(struct process *p, struct audit_journal_options *ret)
+static int read_config(struct process *p, struct audit_server_options *ret)
 {
 	static char space[MSG_MAX];
 	_Alignas(16) char record[MSG_RECORD_MAX];
@@ -65,17 +65,19 @@ static int read_config(struct process *p, struct audit_journal_options *ret)
 	if (info->type != MSG_TYPE_msg_audit_config || nfds != 1)
 		return -EPROTO;
 	const struct msg_audit_config *config = (const void *)record;
-	*ret = (struct audit_journal_options){.segment_bytes = config->segment_bytes,
-					      .sync_interval_ms = config->sync_interval_ms ? config->sync_interval_ms : 50};
+	*ret = (struct audit_server_options){
+		.journal = {.segment_bytes = config->segment_bytes,
+			    .sync_interval_ms = config->sync_interval_ms ? config->sync_interval_ms : 50},
+	};
 	p->dir = fds[0];
 	return 0;
 }
 
-static int open_journal(struct process *p, const struct audit_journal_options *options)
+static int open_journal(struct process *p, const struct audit_server_options *options)
 {
 	struct audit_recovery recovery;
 	struct error error = {0};
-	int r = audit_server_create(p->base, p->dir, options, 0, &p->server, &recovery, &error);
+	int r = audit_server_create(p->base, p->dir, options, &p->server, &recovery, &error);
 
 	if (r) {
 		log_error("the journal cannot be opened", "error=%s", log_quote(error.text));
@@ -91,7 +93,7 @@ static int open_journal(struct process *p, const struct audit_journal_options *o
 
 static int run(struct process *p, const struct role_args *args)
 {
-	struct audit_journal_options options;
+	struct audit_server_options options;
 	struct error error = {0};
 	int r = read_config(p, &options);
 
