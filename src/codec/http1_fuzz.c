@@ -13,6 +13,12 @@ static void need(bool ok)
 		abort();
 }
 
+/* A fuller head than is taken: one line more is sent on than came (Connection). */
+static bool is_brimful(const struct http1_head *head, const struct buf *sent)
+{
+	return head->n == HTTP1_HEADERS_MAX || sent->len > HTTP1_HEAD_MAX;
+}
+
 static void check_body(const struct http1_framing *framing, struct str in, size_t step)
 {
 	struct http1_body whole, pieces;
@@ -54,6 +60,8 @@ static void check_request(struct str in, const struct http1_request_opts *opts, 
 	need(req.head.raw.len <= in.len && req.path.len && req.method.len);
 	need(str_eq(again.head.raw, req.head.raw));
 	need(http1_request_forward(&req, step & 1, NULL, 0, &sent) == 0);
+	if (is_brimful(&req.head, &sent))
+		return;
 	scan = (struct http1_scan){0};
 	need(http1_request_parse(&scan, buf_str(&sent), opts, &again) == HTTP1_OK);
 	need(again.head.raw.len == sent.len && again.framing.kind == req.framing.kind);
@@ -79,6 +87,8 @@ static void check_response(struct str in, const struct http1_response_opts *opts
 	if (r != HTTP1_OK)
 		return;
 	need(http1_response_forward(&res, step & 1, NULL, 0, &sent) == 0);
+	if (is_brimful(&res.head, &sent))
+		return;
 	scan = (struct http1_scan){0};
 	need(http1_response_parse(&scan, buf_str(&sent), opts, &again) == HTTP1_OK);
 	need(again.head.raw.len == sent.len && again.status == res.status && again.framing.kind == res.framing.kind);

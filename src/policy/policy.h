@@ -5,6 +5,11 @@
  * Rules are a union; order never matters; a deny wins over every allow; without a matching allow the answer is no. Warn
  * mode turns exactly that last answer ("no rule allows this") into VERDICT_WARN, never a deny rule's.
  *
+ * What a rule covers: an exact name; "*.x.com" x.com and all below it; "*" every name, and in a deny every address too
+ * (an allow of "*" lets no literal address through: what has no name takes a CIDR or literal rule); a CIDR or a literal
+ * only what was asked for by address. Without ports: 80 and 443 for a name or "*", every port for an address, for denies
+ * as for allows.
+ *
  * A policy is filled with canonical rules (policy/rule.h), sealed, and then only read. The rules of a workspace and of a
  * VM are added alike: which ones belong in a VM's policy (inherit, and always the workspace's denies) is the caller's
  * choice, and policy_includes says it. */
