@@ -299,6 +299,21 @@ def test_a_reboot_runs_the_contract_again(vm):
     stream.close()
 
 
+def test_an_agent_that_restarts_is_found_at_once(vm):
+    make_ready(vm)
+    stream, _ = open_process(vm)
+    vm.qmp.event("VSERPORT_CHANGE", id="another", open=False)
+    vm.qmp.event("VSERPORT_CHANGE", id="iron.0", open=False)
+    assert vm.wait_state(LOST)[-1].step == "agent"
+    assert stream.finish()[0][:2] == ("error", "vm_gone")
+    vm.qmp.event("VSERPORT_CHANGE", id="iron.0", open=True)
+    vm.agent.buffer = b""
+    vm.agent.connect()
+    assert vm.agent.obey_contract() == lab.STEPS
+    vm.wait_state(READY)
+    stream.close()
+
+
 def test_power_off(vm):
     make_ready(vm)
     stream, _ = open_process(vm)
@@ -344,6 +359,14 @@ def test_shutdown_asks_then_presses_then_quits(vm):
     assert vm.qmp.commands[-2:] == ["system_powerdown", "quit"]
     vm.ours["qmp"].shutdown(socket.SHUT_RDWR)
     assert vm.wait_state(OFF)[-1].reason == "closed by QEMU"
+
+
+def test_a_guest_that_restarts_instead_is_ended(vm):
+    make_ready(vm)
+    vm.shutdown(60000)
+    vm.agent.await_frame(lab.A_SHUTDOWN)
+    vm.qmp.event("RESET", guest=True, reason="guest-reset")
+    lab.wait_for("quit", lambda: "quit" in vm.qmp.commands)
 
 
 def test_shutdown_without_an_agent(vm):

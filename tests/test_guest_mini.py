@@ -41,7 +41,7 @@ class Machine:
             command += ["-chardev", f"socket,id={name},path={directory}/{name},server=on,wait=off"]
         command += ["-mon", "chardev=qmp,mode=control", "-serial", "chardev:console",
                     "-device", "virtio-serial-pci,id=serial,max_ports=4,addr=3",
-                    "-device", "virtserialport,bus=serial.0,nr=1,chardev=agent,name=iron.0",
+                    "-device", "virtserialport,id=iron.0,bus=serial.0,nr=1,chardev=agent,name=iron.0",
                     "-netdev", "hubport,id=net,hubid=0", "-device", "virtio-net-pci,netdev=net,romfile=,addr=5"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.vm = None

@@ -21,6 +21,7 @@
 #include "vm/contract.h"
 #include "vm/qmp_link.h"
 
+#define AGENT_PORT "iron.0" /* QEMU's id of the port, and the guest's name for it */
 #define BOOT_DEFAULT_MS 60000
 #define TICK_MS 5000
 #define CLOCK_EVERY_MS 60000
@@ -219,6 +220,10 @@ static void power_is_off(struct vm *vm, const char *reason)
 
 static void on_reset(struct vm *vm, const struct qmp_message *m)
 {
+	if (vm->stopping) { /* a guest that cannot power off restarts; that is not what was asked for */
+		qmp_link_command(vm->qmp, "quit", NULL, NULL);
+		return;
+	}
 	contract_stop(vm->contract);
 	bridge_lost(vm->bridge, "the machine restarted");
 	set_state(vm, VM_REPORT_LOST, "boot", "the guest rebooted");
@@ -231,6 +236,19 @@ static void on_shutdown_event(struct vm *vm, const struct qmp_message *m)
 
 	snprintf(reason, sizeof reason, "%.*s", STR_ARG(qmp_string(m->data, "reason")));
 	power_is_off(vm, reason);
+}
+
+/* The guest closed the agent's port: the agent ended, and another one will not know the nonce. Without this event (a port
+ * without an id) only its silence would tell. That the port was opened may be heard after the agent itself: no news. */
+static void on_port(struct vm *vm, const struct qmp_message *m)
+{
+	bool ours = str_eq(qmp_string(m->data, "id"), STR(AGENT_PORT)) && json_is_false(json_object_get(m->data, "open"));
+
+	if (!ours || !agent_link_is_up(vm->agent))
+		return;
+	on_agent_lost("the guest's agent ended", vm);
+	if (!is_settled(vm))
+		agent_link_connect(vm->agent);
 }
 
 static void on_panic(struct vm *vm, const struct qmp_message *m)
@@ -265,8 +283,10 @@ static void on_qmp_event(const struct qmp_message *m, void *user)
 		const char *name;
 		void (*handle)(struct vm *vm, const struct qmp_message *m);
 	} handlers[] = {
-		{"RESET", on_reset}, {"SHUTDOWN", on_shutdown_event},  {"GUEST_PANICKED", on_panic},
-		{"STOP", on_stop},   {"BLOCK_IO_ERROR", on_io_error}, {"RESUME", on_resume},
+		{"RESET", on_reset},           {"SHUTDOWN", on_shutdown_event},
+		{"GUEST_PANICKED", on_panic},  {"VSERPORT_CHANGE", on_port},
+		{"STOP", on_stop},             {"RESUME", on_resume},
+		{"BLOCK_IO_ERROR", on_io_error},
 	};
 	struct vm *vm = user;
 
