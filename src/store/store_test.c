@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -236,6 +237,38 @@ static void test_kill_after_commit(void **state)
 	open_store(w);
 	assert_int_equal(WRITE(w, store_policy_version_next(w->store, &version)), 0);
 	assert_int_equal(version, 6);
+}
+
+/* SQLite's syncs come by here. */
+static unsigned syncs;
+
+int fdatasync(int fd)
+{
+	syncs++;
+	return (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+	syncs++;
+	return (int)syscall(SYS_fsync, fd);
+}
+
+/* Keys and policy are on the disk when commit returns; a job's step waits for no disk. */
+static void test_durability_is_what_was_asked_for(void **state)
+{
+	struct world *w = *state;
+	uint64_t version;
+
+	for (int i = 0; i < 6; i++) {
+		enum store_durability d = i % 2 ? STORE_FULL : STORE_NORMAL;
+		struct store_tx tx = {0};
+		assert_int_equal(store_begin(w->store, d, &tx), 0);
+		assert_int_equal(store_policy_version_next(w->store, &version), 0);
+		syncs = 0;
+		assert_int_equal(store_commit(&tx), 0);
+		assert_int_equal(syncs > 0, d == STORE_FULL);
+	}
 }
 
 /* --- keys --- */
@@ -859,7 +892,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_first_start_and_again), T(test_newer_is_refused), T(test_migration_is_all_or_nothing),
 		T(test_damage_is_seen), T(test_damaged_index_is_thrown_away), T(test_writing_needs_a_transaction),
-		T(test_kill_after_commit), T(test_keys), T(test_keys_pages), T(test_vm), T(test_vm_names), T(test_vm_pages),
+		T(test_kill_after_commit), T(test_durability_is_what_was_asked_for), T(test_keys), T(test_keys_pages), T(test_vm), T(test_vm_names), T(test_vm_pages),
 		T(test_vm_filters_and_order), T(test_cursors_are_checked), T(test_rules), T(test_rules_pages), T(test_images),
 		T(test_event_life), T(test_event_filters), T(test_follow), T(test_event_pages_backwards),
 		T(test_events_over_gaps), T(test_reset_and_trim), T(test_general_events),
