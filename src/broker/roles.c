@@ -14,6 +14,13 @@
 #include "base/log.h"
 #include "os/pidfd.h"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define SANITIZED
+#endif
 #define CHANNEL_FD 3
 #define START_TIMEOUT_MS 30000
 #define BACKOFF_MIN_MS 100
@@ -82,7 +89,7 @@ struct child {
 static void run_child(const struct child *c)
 {
 	static char *const environment[] = {(char *)(uintptr_t)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", (char *)(uintptr_t)"LANG=C.UTF-8",
-#ifdef __SANITIZE_ADDRESS__
+#ifdef SANITIZED
 					    /* the leak checker traces its own process, which the sandbox forbids */
 					    (char *)(uintptr_t)"ASAN_OPTIONS=detect_leaks=0",
 #endif
