@@ -25,12 +25,17 @@ void fake_turn(struct fake *f)
 		event_base_loop(f->base, EVLOOP_NONBLOCK);
 }
 
-static void turn_once(struct fake *f)
+void fake_wait_ms(struct fake *f, unsigned ms)
 {
-	struct timeval tv = {.tv_usec = 20000};
+	struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (long)(ms % 1000) * 1000};
 
 	event_base_loopexit(f->base, &tv);
 	event_base_loop(f->base, EVLOOP_ONCE);
+}
+
+static void turn_once(struct fake *f)
+{
+	fake_wait_ms(f, 20);
 }
 
 void fake_until(struct fake *f, const bool *flag)
@@ -66,9 +71,11 @@ static void answer(struct fake *f, struct ipc_peer *p, const struct ipc_msg *m, 
 {
 	struct held h = {p, m->txn, fault->code, (enum msg_type)m->info->type, vm};
 
-	if (fault->hold)
+	if (fault->hold) {
 		VEC_PUSH(&f->held, h);
-	else
+		return;
+	}
+	for (int i = 0; i <= f->twice; i++)
 		ipc_reply_result(p, m->txn, fault->code, fault->code ? "as ordered" : "", 0);
 }
 
@@ -138,7 +145,8 @@ static void on_contract(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 	if (f->guest_fails)
 		fake_report(f, v->id, VM_REPORT_FAILED, "clock", "it stands still");
 	else
-		fake_report(f, v->id, VM_REPORT_READY, "", "");
+		for (int i = 0; i <= f->twice; i++)
+			fake_report(f, v->id, VM_REPORT_READY, "", "");
 }
 
 void fake_exit(struct fake *f, uint64_t vm, int64_t status, const char *reason)
@@ -150,7 +158,7 @@ void fake_exit(struct fake *f, uint64_t vm, int64_t status, const char *reason)
 	v->exited = true;
 	v->exit_status = status;
 	drop_peer(f, &v->peer);
-	if (f->irond)
+	for (int i = 0; f->irond && i <= f->twice; i++)
 		ipc_notify(f->irond, MSG_TYPE_msg_vm_exited, &m, NULL, 0);
 }
 
@@ -201,6 +209,11 @@ static void hand_over_vm(struct fake *f, struct fake_vm *v)
 {
 	drop_peer(f, &v->peer);
 	v->peer = hand_over(f, ROLE_VM, v->id, vm_rules, ARRAY_SIZE(vm_rules), on_vm_closed, v);
+}
+
+void fake_vm_replace(struct fake *f, uint64_t vm)
+{
+	hand_over_vm(f, fake_vm_get(f, vm));
 }
 
 /* --- iron-egress --- */
@@ -443,6 +456,8 @@ static void on_batch(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 			snprintf(f->last_event, sizeof f->last_event, "%.*s %.*s %.*s", STR_ARG(e.kind), STR_ARG(e.action),
 				 STR_ARG(e.outcome));
 	}
+	if (f->journal.hold)
+		return;
 	struct msg_audit_ack ack = {.code = f->journal.code, .first_seq = f->events, .count = 1};
 	ipc_reply(p, m->txn, MSG_TYPE_msg_audit_ack, &ack, NULL, 0);
 }
@@ -552,6 +567,30 @@ unsigned fake_rule_create(struct fake *f, uint64_t vm, const char *name, const c
 	}
 	fake_answer_finish(&a);
 	return status;
+}
+
+unsigned fake_show(struct fake *f, uint64_t vm, unsigned wait_ms, struct fake_answer *a)
+{
+	struct msg_object m = {.key_hash = fake_hash(f), .op = OP_VM_GET, .vm = vm, .wait_ms = wait_ms};
+	return fake_call(f, MSG_TYPE_msg_object, &m, a);
+}
+
+void fake_assert_detail(struct fake *f, uint64_t vm, const char *status, const char *detail)
+{
+	struct fake_answer a;
+
+	assert_int_equal(fake_show(f, vm, 0, &a), 200);
+	const struct row_vm *row = (void *)a.rows.v[0]->record;
+	assert_true(str_eq(row->status, str_of(status)));
+	assert_true(str_eq(row->status_detail, str_of(detail)));
+	fake_answer_finish(&a);
+}
+
+void fake_assert_code(const struct fake_answer *a, unsigned status, const char *code)
+{
+	assert_int_equal(a->end.status, status);
+	assert_true(str_eq(a->end.code, str_of(code)));
+	assert_true(a->end.message.len > 0);
 }
 
 /* --- the whole --- */

@@ -68,6 +68,7 @@ struct fake {
 	char key[64];		/* of the default workspace, every scope */
 	uint8_t key_hash[32];
 	struct fault prepare, start, kill, remove, stream, commit, contract, shutdown, journal;
+	bool twice;		/* every answer comes a second time */
 	bool silent_guest;	/* the contract gets no report */
 	bool guest_fails;	/* the contract fails */
 	uint64_t disk_mib;
@@ -107,6 +108,12 @@ unsigned fake_object(struct fake *f, enum api_op op, uint64_t vm, uint64_t id, b
 unsigned fake_stop(struct fake *f, uint64_t vm);
 unsigned fake_rule_create(struct fake *f, uint64_t vm, const char *name, const char *host, uint64_t *ret_id);
 
+/* GET of a VM: the row is a->rows.v[0]. */
+unsigned fake_show(struct fake *f, uint64_t vm, unsigned wait_ms, struct fake_answer *a);
+void fake_assert_detail(struct fake *f, uint64_t vm, const char *status, const char *detail);
+/* An error, with a message. */
+void fake_assert_code(const struct fake_answer *a, unsigned status, const char *code);
+
 /* The faults' held requests are answered with their code. */
 void fake_release(struct fake *f);
 /* QEMU of the VM ends. */
@@ -115,5 +122,8 @@ void fake_report(struct fake *f, uint64_t vm, enum vm_report state, const char *
 /* irond hands a new worker over, or kills the one there is. */
 void fake_worker_replace(struct fake *f, uint64_t workspace);
 void fake_worker_kill(struct fake *f, uint64_t workspace);
+/* iron-vm died, and irond hands its successor over. */
+void fake_vm_replace(struct fake *f, uint64_t vm);
+void fake_wait_ms(struct fake *f, unsigned ms);
 struct fake_worker *fake_worker_get(struct fake *f);
 struct fake_vm *fake_vm_get(struct fake *f, uint64_t vm);

@@ -10,7 +10,6 @@
 #define DETAIL_MAX 8000 /* of record_event.detail's 8192: room for what closes it */
 
 struct journal {
-	struct event_base *base;
 	struct ipc_peer *audit;
 	struct buf notes;
 	uint64_t lost;
@@ -118,7 +117,6 @@ struct journal *journal_create(struct event_base *base)
 {
 	struct journal *j = xcalloc(1, sizeof *j);
 
-	j->base = base;
 	j->notes.max = MSG_MAX - 1024;
 	j->flush = event_new(base, -1, 0, on_flush, j);
 	if (!j->flush) {

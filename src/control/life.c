@@ -31,6 +31,11 @@ const struct step *life_step(const struct life *f)
 	return f->step < j->nsteps ? &j->steps[f->step] : &none;
 }
 
+bool life_is_at(const struct life *f, enum job job, const char *step)
+{
+	return f->job == job && !f->undoing && strcmp(life_step(f)->name, step) == 0;
+}
+
 /* --- the store --- */
 
 static uint32_t job_number(const struct life *f)
@@ -258,11 +263,6 @@ void life_timer(struct life *f, unsigned ms)
 {
 	struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (long)(ms % 1000) * 1000};
 	evtimer_add(f->timer, &tv);
-}
-
-void life_retry(struct life *f, unsigned ms)
-{
-	life_timer(f, ms);
 }
 
 void life_progress_set(struct life *f, const char *fmt, ...)

@@ -51,12 +51,13 @@ struct job_info {
 extern const struct job_info jobs[JOB_COUNT];
 
 const struct step *life_step(const struct life *f);
+/* It is in that job, and going forward, at that step. */
+bool life_is_at(const struct life *f, enum job job, const char *step);
 /* The step is done: on to the next. */
 void life_advance(struct life *f);
 /* A start's step did not succeed: the VM is failed, its steps are undone. */
 void life_fail(struct life *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* The step again after ms. */
-void life_retry(struct life *f, unsigned ms);
+/* After ms the step's timeout runs, or where it has none (or is being undone) the step again. */
 void life_timer(struct life *f, unsigned ms);
 /* Stored, and told to on_change. reason NULL: as it is. */
 void life_set_state(struct life *f, enum vm_state state, const char *reason);

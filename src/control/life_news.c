@@ -9,11 +9,6 @@
 /* msg_vm_exited.reason where irond itself ended it: asked by us (then a job expects it), or told to stop. */
 #define ENDED_BY_IROND "killed"
 
-static bool is_at(const struct life *f, enum job job, const char *step)
-{
-	return f->job == job && !f->undoing && strcmp(life_step(f)->name, step) == 0;
-}
-
 /* --- channels --- */
 
 static void contract_anew(struct life *f)
@@ -35,7 +30,7 @@ void lives_on_vm_peer(struct lives *l, uint64_t vm)
 		life_run(f);
 		return;
 	}
-	if (is_at(f, JOB_START, "contract") || is_at(f, JOB_STOP, "shutdown")) {
+	if (life_is_at(f, JOB_START, "contract") || life_is_at(f, JOB_STOP, "shutdown")) {
 		life_run(f);
 		return;
 	}
@@ -54,7 +49,7 @@ void lives_on_worker(struct lives *l, uint64_t workspace)
 
 	while (map_next(&l->all, &i, &slot)) {
 		struct life *f = slot->value;
-		if (f->workspace == workspace && f->waiting_peer && is_at(f, JOB_START, "policy"))
+		if (f->workspace == workspace && f->waiting_peer && life_is_at(f, JOB_START, "policy"))
 			VEC_PUSH(&ids, f->id);
 	}
 	for (i = 0; i < ids.n; i++) {
@@ -72,7 +67,7 @@ void lives_on_worker(struct lives *l, uint64_t workspace)
 
 static void on_ready(struct life *f)
 {
-	if (is_at(f, JOB_START, "contract"))
+	if (life_is_at(f, JOB_START, "contract"))
 		life_advance(f);
 	else if (f->job == JOB_NONE && f->state == VM_RUNNING)
 		life_set_state(f, VM_READY, "");
@@ -82,7 +77,7 @@ static void on_failed(struct life *f, const char *step, const char *reason)
 {
 	char text[512];
 
-	if (is_at(f, JOB_START, "contract")) {
+	if (life_is_at(f, JOB_START, "contract")) {
 		life_fail(f, "%s: %s", step[0] ? step : "boot", reason);
 		return;
 	}
@@ -114,7 +109,7 @@ void lives_on_report(struct lives *l, uint64_t vm, const struct msg_vm_state *m)
 	snprintf(reason, sizeof reason, "%.*s", STR_ARG(m->reason));
 	switch ((enum vm_report)m->state) {
 	case VM_REPORT_BOOTING:
-		if (is_at(f, JOB_START, "contract"))
+		if (life_is_at(f, JOB_START, "contract"))
 			life_progress_set(f, "waiting for the guest: %s", step[0] ? step : "boot");
 		break;
 	case VM_REPORT_READY:
@@ -151,11 +146,11 @@ static void on_unasked_exit(struct life *f, int64_t status, const char *reason)
 
 static void on_exit_of(struct life *f, int64_t status, const char *reason)
 {
-	if (is_at(f, JOB_STOP, "shutdown"))
+	if (life_is_at(f, JOB_STOP, "shutdown"))
 		life_advance(f);
 	else if (strcmp(reason, ENDED_BY_IROND) == 0 && f->job == JOB_START)
 		log_info("a start is left to the next irond", "vm=%llu", (unsigned long long)f->id);
-	else if (is_at(f, JOB_START, "policy") || is_at(f, JOB_START, "contract"))
+	else if (life_is_at(f, JOB_START, "policy") || life_is_at(f, JOB_START, "contract"))
 		life_fail(f, "boot: its machine ended while the guest started: %s", reason);
 	else if (f->job == JOB_NONE && VM_STATES_RUNNING & VM_STATE_BIT(f->state))
 		on_unasked_exit(f, status, reason);

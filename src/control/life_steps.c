@@ -40,20 +40,23 @@ static enum step_run run_prepare(struct life *f)
 	return life_call(f, MSG_TYPE_msg_vm_prepare, &m, PREPARE_TIMEOUT_MS, prepared);
 }
 
-static void removed_again(struct life *f, int code, const char *reason)
+static void removed(struct life *f, int code, const char *reason)
 {
 	if (code)
-		life_retry(f, RETRY_MS);
+		life_timer(f, RETRY_MS);
 	else
 		life_advance(f);
+}
+
+static enum step_run run_remove(struct life *f)
+{
+	return life_call(f, MSG_TYPE_msg_vm_remove, &(struct msg_vm_remove){.vm = f->id}, REMOVE_TIMEOUT_MS, removed);
 }
 
 /* The disk of a VM that never ran holds nothing of anyone's. One that was there before stays. */
 static enum step_run undo_prepare(struct life *f)
 {
-	if (!f->made)
-		return STEP_DONE;
-	return life_call(f, MSG_TYPE_msg_vm_remove, &(struct msg_vm_remove){.vm = f->id}, REMOVE_TIMEOUT_MS, removed_again);
+	return f->made ? run_remove(f) : STEP_DONE;
 }
 
 static void started(struct life *f, int code, const char *reason)
@@ -77,7 +80,7 @@ static enum step_run run_start(struct life *f)
 static void killed(struct life *f, int code, const char *reason)
 {
 	if (code) {
-		life_retry(f, RETRY_MS);
+		life_timer(f, RETRY_MS);
 		return;
 	}
 	dist_detach(f->lives->dist, f->id);
@@ -99,7 +102,7 @@ static void policy_done(int code, void *arg)
 	_cleanup_free_ struct policy_wait *w = arg;
 	struct life *f = code == -ECANCELED ? NULL : life_find(w->lives, w->vm);
 
-	if (!f || f->epoch != w->epoch || f->undoing || life_step(f)->run == NULL || strcmp(life_step(f)->name, "policy"))
+	if (!f || f->epoch != w->epoch || !life_is_at(f, JOB_START, "policy"))
 		return;
 	if (code)
 		life_fail(f, "policy: its door's worker did not take the policy; start it again");
@@ -178,7 +181,7 @@ static bool shutdown_asked(struct ipc_peer *p, const struct ipc_msg *m, void *ar
 	if (!m || m->info->type != MSG_TYPE_msg_result || IPC_RECORD(m, msg_result)->code == 0)
 		return true;
 	f = life_find(a->lives, a->vm);
-	if (f && f->epoch == a->epoch && f->job == JOB_STOP && f->step == 0)
+	if (f && f->epoch == a->epoch && life_is_at(f, JOB_STOP, "shutdown"))
 		life_advance(f);
 	return true;
 }
@@ -199,19 +202,6 @@ static enum step_run run_shutdown(struct life *f)
 	if (!evtimer_pending(f->timer, NULL))
 		life_timer(f, deadline + GRACE_MS);
 	return STEP_WAITS;
-}
-
-static void removed(struct life *f, int code, const char *reason)
-{
-	if (code)
-		life_retry(f, RETRY_MS);
-	else
-		life_advance(f);
-}
-
-static enum step_run run_remove(struct life *f)
-{
-	return life_call(f, MSG_TYPE_msg_vm_remove, &(struct msg_vm_remove){.vm = f->id}, REMOVE_TIMEOUT_MS, removed);
 }
 
 static const struct step start_steps[] = {

@@ -9,7 +9,6 @@
 #define SEGMENT_TIMEOUT_MS 10000
 
 struct tail {
-	struct event_base *base;
 	struct store *store;
 	struct links *links;
 	struct audit_index *index;
@@ -115,7 +114,7 @@ struct tail *tail_create(struct event_base *base, struct store *store, struct li
 	static const struct audit_index_sink sink = {sink_position, sink_begin, sink_put, sink_commit, sink_rollback, sink_want};
 	struct tail *t = xcalloc(1, sizeof *t);
 
-	*t = (struct tail){.base = base, .store = store, .links = links};
+	*t = (struct tail){.store = store, .links = links};
 	t->index = audit_index_create(&sink, t);
 	t->turn = evtimer_new(base, on_turn, t);
 	if (!t->index || !t->turn)
