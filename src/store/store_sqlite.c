@@ -261,7 +261,7 @@ static int index_attach(struct store *s, const char *path)
 		return r;
 	struct stat st;
 	bool small = stat(path, &st) < 0 || st.st_size < INDEX_CHECK_BYTES;
-	r = store_exec(s, "PRAGMA ix.journal_mode=WAL; PRAGMA ix.synchronous=NORMAL");
+	r = store_exec(s, "PRAGMA ix.journal_mode=WAL; PRAGMA ix.synchronous=NORMAL; PRAGMA ix.cache_size=-16384");
 	if (r == 0 && small)
 		r = check(s, "PRAGMA ix.quick_check(1)");
 	return r ? r : schema_index(s);
