@@ -34,7 +34,8 @@ static bool take_u16(struct str *in, uint16_t *ret)
 	return true;
 }
 
-/* A label's bytes after what is in text; a byte that no name of ours holds becomes '?', which hostname_parse refuses. */
+/* A label's bytes after what is in text; one that would change the name's structure becomes '?', which hostname_parse
+ * refuses. */
 static size_t append_label(char *text, size_t n, struct str label)
 {
 	for (size_t i = 0; i < label.len; i++)
@@ -84,8 +85,8 @@ static enum dns_rcode take_question(struct str *in, struct dns_query *q)
 	return name;
 }
 
-/* RFC 6891 section 6.1.2: the root's name, type 41, the asker's UDP size as class, the TTL as extended rcode, version and
- * flags. Options are stepped over, but must be framed. */
+/* RFC 6891 section 6.1.2: the root's name, type 41, the asker's UDP size as class, the TTL as extended rcode, version
+ * and flags. Options are stepped over, but must be framed. */
 static enum dns_rcode take_opt(struct str *in, struct dns_query *q)
 {
 	struct str name, ttl, options, value;

@@ -43,8 +43,10 @@ static void test_edns(void **state)
 	assert_int_equal(q.udp_size, 1232);
 	/* a cookie option */
 	assert_int_equal(dns_query_parse(PACKET(HEADER_OPT EXAMPLE A_IN
-						"\x00\x00\x29\x00\x10\x00\x00\x00\x00\x00\x0c\x00\x0a\x00\x08" "12345678"),
-					 &q), 0);
+	                                        "\x00\x00\x29\x00\x10\x00\x00\x00\x00\x00\x0c\x00\x0a\x00\x08"
+	                                        "12345678"),
+	                                 &q),
+	                 0);
 	assert_int_equal(q.udp_size, 512);
 	assert_false(q.dnssec_ok);
 }
@@ -55,50 +57,77 @@ static void test_rcodes(void **state)
 		struct str packet;
 		int rcode;
 	} cases[] = {
-		/* no, two, no whole question */
-		{PACKET("\x12\x34\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"), DNS_FORMERR},
-		{PACKET("\x12\x34\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00" EXAMPLE A_IN EXAMPLE A_IN), DNS_FORMERR},
-		{PACKET(HEADER "\x07" "example"), DNS_FORMERR},
-		{PACKET(HEADER EXAMPLE "\x00\x01\x00"), DNS_FORMERR},
-		{PACKET(HEADER), DNS_FORMERR},
-		/* compression, the reserved label types, a trailing byte */
-		{PACKET(HEADER "\xc0\x0c" A_IN), DNS_FORMERR},
-		{PACKET(HEADER "\x07" "example\xc0\x0c" A_IN), DNS_FORMERR},
-		{PACKET(HEADER "\x41" "a\x00" A_IN), DNS_FORMERR},
-		{PACKET(HEADER "\x80\x00" A_IN), DNS_FORMERR},
-		{PACKET(HEADER EXAMPLE A_IN "x"), DNS_FORMERR},
-		/* answer, authority, two additional records */
-		{PACKET("\x12\x34\x01\x00\x00\x01\x00\x01\x00\x00\x00\x00" EXAMPLE A_IN), DNS_FORMERR},
-		{PACKET("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x01\x00\x00" EXAMPLE A_IN), DNS_FORMERR},
-		{PACKET("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x02" EXAMPLE A_IN OPT OPT), DNS_FORMERR},
-		/* OPT: absent, cut, with a name, options that do not add up, of another type */
-		{PACKET(HEADER_OPT EXAMPLE A_IN), DNS_FORMERR},
-		{PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00"), DNS_FORMERR},
-		{PACKET(HEADER_OPT EXAMPLE A_IN "\x01" "a\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x00"), DNS_FORMERR},
-		{PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x04\x00\x0a\x00\x01"), DNS_FORMERR},
-		{PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00"), DNS_FORMERR},
-		{PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x29\x04\xd0\x00\x01\x00\x00\x00\x00"), DNS_BADVERS},
-		/* opcode, class, meta types */
-		{PACKET("\x12\x34\x29\x00\x00\x01\x00\x00\x00\x00\x00\x00" EXAMPLE A_IN), DNS_NOTIMP},
-		{PACKET(HEADER EXAMPLE "\x00\x01\x00\x03"), DNS_REFUSED},
-		{PACKET(HEADER EXAMPLE "\x00\x01\x00\xff"), DNS_REFUSED},
-		{PACKET(HEADER EXAMPLE "\x00\xfc\x00\x01"), DNS_REFUSED},
-		{PACKET(HEADER EXAMPLE "\x00\x29\x00\x01"), DNS_REFUSED},
-		{PACKET(HEADER EXAMPLE "\x00\x00\x00\x01"), DNS_REFUSED},
-		{PACKET(HEADER EXAMPLE "\x00\xff\x00\x01"), 0},
-		{PACKET(HEADER EXAMPLE "\x00\x1c\x00\x01"), 0},
-		{PACKET(HEADER EXAMPLE "\x00\x41\x00\x01"), 0},
-		/* names that are none of ours */
-		{PACKET(HEADER "\x00" A_IN), DNS_NXDOMAIN},
-		{PACKET(HEADER "\x03" "a b\x03" "com\x00" A_IN), DNS_NXDOMAIN},
-		{PACKET(HEADER "\x03" "a.b\x03" "com\x00" A_IN), DNS_NXDOMAIN},
-		{PACKET(HEADER "\x03" "a\x00" "b\x03" "com\x00" A_IN), DNS_NXDOMAIN},
-		{PACKET(HEADER "\x01" "1\x01" "2\x01" "3\x01" "4\x00" A_IN), DNS_NXDOMAIN},
-		{PACKET(HEADER "\x02" "\xc3\xbc\x03" "com\x00" A_IN), DNS_NXDOMAIN},
-		/* not to be answered */
-		{PACKET(""), -EBADMSG},
-		{PACKET("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00"), -EBADMSG},
-		{PACKET("\x12\x34\x81\x80\x00\x01\x00\x00\x00\x00\x00\x00" EXAMPLE A_IN), -EBADMSG},
+	        /* no, two, no whole question */
+	        {PACKET("\x12\x34\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"), DNS_FORMERR},
+	        {PACKET("\x12\x34\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00" EXAMPLE A_IN EXAMPLE A_IN), DNS_FORMERR},
+	        {PACKET(HEADER "\x07"
+	                       "example"),
+	         DNS_FORMERR},
+	        {PACKET(HEADER EXAMPLE "\x00\x01\x00"), DNS_FORMERR},
+	        {PACKET(HEADER), DNS_FORMERR},
+	        /* compression, the reserved label types, a trailing byte */
+	        {PACKET(HEADER "\xc0\x0c" A_IN), DNS_FORMERR},
+	        {PACKET(HEADER "\x07"
+	                       "example\xc0\x0c" A_IN),
+	         DNS_FORMERR},
+	        {PACKET(HEADER "\x41"
+	                       "a\x00" A_IN),
+	         DNS_FORMERR},
+	        {PACKET(HEADER "\x80\x00" A_IN), DNS_FORMERR},
+	        {PACKET(HEADER EXAMPLE A_IN "x"), DNS_FORMERR},
+	        /* answer, authority, two additional records */
+	        {PACKET("\x12\x34\x01\x00\x00\x01\x00\x01\x00\x00\x00\x00" EXAMPLE A_IN), DNS_FORMERR},
+	        {PACKET("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x01\x00\x00" EXAMPLE A_IN), DNS_FORMERR},
+	        {PACKET("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x02" EXAMPLE A_IN OPT OPT), DNS_FORMERR},
+	        /* OPT: absent, cut, with a name, options that do not add up, of another type */
+	        {PACKET(HEADER_OPT EXAMPLE A_IN), DNS_FORMERR},
+	        {PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00"), DNS_FORMERR},
+	        {PACKET(HEADER_OPT EXAMPLE A_IN "\x01"
+	                                        "a\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x00"),
+	         DNS_FORMERR},
+	        {PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x04\x00\x0a\x00\x01"),
+	         DNS_FORMERR},
+	        {PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00"), DNS_FORMERR},
+	        {PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x29\x04\xd0\x00\x01\x00\x00\x00\x00"), DNS_BADVERS},
+	        /* opcode, class, meta types */
+	        {PACKET("\x12\x34\x29\x00\x00\x01\x00\x00\x00\x00\x00\x00" EXAMPLE A_IN), DNS_NOTIMP},
+	        {PACKET(HEADER EXAMPLE "\x00\x01\x00\x03"), DNS_REFUSED},
+	        {PACKET(HEADER EXAMPLE "\x00\x01\x00\xff"), DNS_REFUSED},
+	        {PACKET(HEADER EXAMPLE "\x00\xfc\x00\x01"), DNS_REFUSED},
+	        {PACKET(HEADER EXAMPLE "\x00\x29\x00\x01"), DNS_REFUSED},
+	        {PACKET(HEADER EXAMPLE "\x00\x00\x00\x01"), DNS_REFUSED},
+	        {PACKET(HEADER EXAMPLE "\x00\xff\x00\x01"), 0},
+	        {PACKET(HEADER EXAMPLE "\x00\x1c\x00\x01"), 0},
+	        {PACKET(HEADER EXAMPLE "\x00\x41\x00\x01"), 0},
+	        /* names that are none of ours */
+	        {PACKET(HEADER "\x00" A_IN), DNS_NXDOMAIN},
+	        {PACKET(HEADER "\x03"
+	                       "a b\x03"
+	                       "com\x00" A_IN),
+	         DNS_NXDOMAIN},
+	        {PACKET(HEADER "\x03"
+	                       "a.b\x03"
+	                       "com\x00" A_IN),
+	         DNS_NXDOMAIN},
+	        {PACKET(HEADER "\x03"
+	                       "a\x00"
+	                       "b\x03"
+	                       "com\x00" A_IN),
+	         DNS_NXDOMAIN},
+	        {PACKET(HEADER "\x01"
+	                       "1\x01"
+	                       "2\x01"
+	                       "3\x01"
+	                       "4\x00" A_IN),
+	         DNS_NXDOMAIN},
+	        {PACKET(HEADER "\x02"
+	                       "\xc3\xbc\x03"
+	                       "com\x00" A_IN),
+	         DNS_NXDOMAIN},
+	        /* not to be answered */
+	        {PACKET(""), -EBADMSG},
+	        {PACKET("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00"), -EBADMSG},
+	        {PACKET("\x12\x34\x81\x80\x00\x01\x00\x00\x00\x00\x00\x00" EXAMPLE A_IN), -EBADMSG},
 	};
 	struct dns_query q;
 
@@ -206,9 +235,9 @@ static void test_types(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_plain),   cmocka_unit_test(test_edns),	      cmocka_unit_test(test_rcodes),
-		cmocka_unit_test(test_longest), cmocka_unit_test(test_answers),       cmocka_unit_test(test_answer_ceiling),
-		cmocka_unit_test(test_tcp),     cmocka_unit_test(test_types),
+	        cmocka_unit_test(test_plain),   cmocka_unit_test(test_edns),    cmocka_unit_test(test_rcodes),
+	        cmocka_unit_test(test_longest), cmocka_unit_test(test_answers), cmocka_unit_test(test_answer_ceiling),
+	        cmocka_unit_test(test_tcp),     cmocka_unit_test(test_types),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

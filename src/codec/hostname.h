@@ -1,7 +1,8 @@
 #pragma once
-/* Host names in one canonical form, so that comparing two is comparing bytes: ASCII, lower case, no final dot, labels of
- * 1 to 63 of [a-z0-9_-] (RFC 1123 and the underscore that DNS uses), at most 253 bytes in all. A name whose last label is
- * a number ("1.2.3", "0x7f.1", "127.1", "10.0.0.08") is refused: some resolver or library takes it for an address. */
+/* Host names in one canonical form, so that comparing two is comparing bytes: ASCII, lower case, no final dot, labels
+ * of 1 to 63 of [a-z0-9_-] (RFC 1123 and the underscore that DNS uses), at most 253 bytes in all. A name whose last
+ * label is a number ("1.2.3", "0x7f.1", "127.1", "10.0.0.08") is refused: some resolver or library takes it for an
+ * address. */
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -28,8 +29,8 @@ enum hostname_kind {
 	HOSTNAME_ORDINARY,
 	HOSTNAME_LOCALHOST, /* "localhost" and below: the guest itself */
 	HOSTNAME_IRON,      /* iron.internal: the VM's own page */
-	HOSTNAME_SPECIAL,   /* single labels, local, lan, internal, home.arpa, onion, invalid, arpa, use-application-dns.net
-			     * and all below them: NXDOMAIN unless a rule names it */
+	HOSTNAME_SPECIAL,   /* single labels, local, lan, internal, home.arpa, onion, invalid, arpa,
+	                     * use-application-dns.net   and all below them: NXDOMAIN unless a rule names it */
 };
 enum hostname_kind hostname_kind(struct str name);
 

@@ -23,8 +23,8 @@ static void test_idna(void **state)
 		{"Plain.COM", "plain.com"},
 		{"a_b.com", "a_b.com"},
 	};
-	static const char *const bad[] = {"", "a\xff.com", "１２７.０.０.１", "b\xc3\xbc cher.de", "ü..de", "\xe2\x80\x8b", "ü/x.de",
-					  "ü\x7f.de"};
+	static const char *const bad[] = {"",      "a\xff.com",    "１２７.０.０.１", "b\xc3\xbc cher.de",
+	                                  "ü..de", "\xe2\x80\x8b", "ü/x.de",          "ü\x7f.de"};
 	char name[HOSTNAME_SIZE];
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

@@ -26,9 +26,33 @@ static void test_names(void **state)
 		{"0xg", "0xg"},
 	};
 	static const char *const bad[] = {
-		"", ".", "..", "a..b", ".a", "a.b..", "a b.com", "a,b.com", "a.com\n", "a/b", "a:80", "a*.com", "*.com", "b\xc3\xbc.de",
-		"1.2.3.4", "1", "127.1", "0x7f.1", "a.0x7f", "a.0x", "10.0.0.08", "2130706433", "a.123.", "a%2e.com", "[::1]", "::1",
-		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.com",
+	        "",
+	        ".",
+	        "..",
+	        "a..b",
+	        ".a",
+	        "a.b..",
+	        "a b.com",
+	        "a,b.com",
+	        "a.com\n",
+	        "a/b",
+	        "a:80",
+	        "a*.com",
+	        "*.com",
+	        "b\xc3\xbc.de",
+	        "1.2.3.4",
+	        "1",
+	        "127.1",
+	        "0x7f.1",
+	        "a.0x7f",
+	        "a.0x",
+	        "10.0.0.08",
+	        "2130706433",
+	        "a.123.",
+	        "a%2e.com",
+	        "[::1]",
+	        "::1",
+	        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.com",
 	};
 	char name[HOSTNAME_SIZE];
 
@@ -114,8 +138,10 @@ static void test_authorities(void **state)
 		{"[::1]", "::1", 0},	       {"[::1]:65535", "::1", 65535},  {"x.com.:80", "x.com", 80},
 	};
 	static const char *const bad[] = {
-		"", ":", ":80", "x.com:", "x.com:0", "x.com:080", "x.com:65536", "x.com:8x", "x.com:80:80", "u@x.com", "::1", "[::1",
-		"[::1]x", "[::1]:", "[x.com]", "[1.2.3.4]", "[]", "[:]", "x.com ", "x,y.com", "127.1:80", "[::1%251]", "]",
+	        "",          ":",           ":80",     "x.com:", "x.com:0", "x.com:080", "x.com:65536",
+	        "x.com:8x",  "x.com:80:80", "u@x.com", "::1",    "[::1",    "[::1]x",    "[::1]:",
+	        "[x.com]",   "[1.2.3.4]",   "[]",      "[:]",    "x.com ",  "x,y.com",   "127.1:80",
+	        "[::1%251]", "]",
 	};
 	struct host h;
 	uint16_t port;

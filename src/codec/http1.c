@@ -1,9 +1,9 @@
 /* Heads of requests and responses.
  *
- * A head is read in two steps. scan_head looks at every byte once, however it trickles in: forbidden bytes, line ends and
- * lengths are judged as they come, the first line as soon as it is whole. When the empty line is there, the lines are cut
- * into fields and what they mean together is judged (framing, Host, upgrade): that part sees the whole head, so that no
- * header can be overlooked or counted twice. */
+ * A head is read in two steps. scan_head looks at every byte once, however it trickles in: forbidden bytes, line ends
+ * and lengths are judged as they come, the first line as soon as it is whole. When the empty line is there, the lines
+ * are cut into fields and what they mean together is judged (framing, Host, upgrade): that part sees the whole head, so
+ * that no header can be overlooked or counted twice. */
 #include "codec/http1_internal.h"
 
 #include "base/cleanup.h"
@@ -115,14 +115,19 @@ static void note_known(const struct http1_header *h, struct meaning *m)
 	}
 }
 
-/* Naming one of these in Connection asks an intermediary to drop what the message needs to be understood the same way by
- * everyone. */
+/* Naming one of these in Connection asks an intermediary to drop what the message needs to be understood the same way
+ * by everyone. */
 static bool is_end_to_end(struct str name)
 {
 	static const struct str names[] = {
-		STR("host"),	      STR("transfer-encoding"), STR("trailer"),	   STR("authorization"), STR("cookie"),
-		STR("set-cookie"),    STR("expect"),		STR("location"),   STR("range"),	 STR("origin"),
-		STR("cache-control"), STR("date"),		STR("connection"), STR("via"),		 STR("forwarded"),
+	        STR("host"),          STR("transfer-encoding"),
+	        STR("trailer"),       STR("authorization"),
+	        STR("cookie"),        STR("set-cookie"),
+	        STR("expect"),        STR("location"),
+	        STR("range"),         STR("origin"),
+	        STR("cache-control"), STR("date"),
+	        STR("connection"),    STR("via"),
+	        STR("forwarded"),
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -250,8 +255,8 @@ static const struct {
 	{STR("PATCH"), HTTP1_PATCH},
 };
 
-/* "head" is no HEAD here, but is to a server that is lax about it: then the two would disagree about the body, and about
- * what a rule for a method covers. */
+/* "head" is no HEAD here, but is to a server that is lax about it: then the two would disagree about the body, and
+ * about what a rule for a method covers. */
 static enum http1_result check_method(struct str method)
 {
 	if (str_ieq(method, STR("CONNECT")) || str_ieq(method, STR("TRACE")))
@@ -382,7 +387,8 @@ static enum http1_result read_host(struct http1_request *req, const struct meani
 	if (authority.p) {
 		if (authority_parse(authority, &other, &other_port))
 			return HTTP1_ERR_TARGET;
-		if (!str_eq(str_of(other.name), str_of(req->host.name)) || port_or_default(other_port, opts->tls) != port)
+		if (!str_eq(str_of(other.name), str_of(req->host.name)) ||
+		    port_or_default(other_port, opts->tls) != port)
 			return HTTP1_ERR_TARGET_HOST;
 	}
 	return opts->port && port != opts->port ? HTTP1_ERR_HOST_PORT : HTTP1_OK;
@@ -421,7 +427,8 @@ static enum http1_result read_request(struct str raw, const struct http1_request
 	if ((r = split_request_line(req->head.first_line, &req->method, &req->target, &req->head.minor)) != HTTP1_OK)
 		return r;
 	req->method_id = method_id(req->method);
-	if ((r = read_target(req, opts->tls, &authority)) != HTTP1_OK || (r = note_fields(&req->head, &m)) != HTTP1_OK ||
+	if ((r = read_target(req, opts->tls, &authority)) != HTTP1_OK ||
+	    (r = note_fields(&req->head, &m)) != HTTP1_OK ||
 	    (r = read_framing(&m, req->head.minor, &req->framing)) != HTTP1_OK ||
 	    (r = read_host(req, &m, opts, authority)) != HTTP1_OK || (r = read_upgrade(req, &m)) != HTTP1_OK)
 		return r;
@@ -500,7 +507,8 @@ static enum http1_result read_response_framing(struct http1_response *res, const
 	return HTTP1_OK;
 }
 
-static enum http1_result read_response(struct str raw, const struct http1_response_opts *opts, struct http1_response *res)
+static enum http1_result read_response(struct str raw, const struct http1_response_opts *opts,
+                                       struct http1_response *res)
 {
 	struct meaning m = {0};
 	enum http1_result r;

@@ -36,7 +36,7 @@
 	E(REQUEST_LINE, 400, "malformed request line")                                                                 \
 	E(STATUS_LINE, 502, "malformed status line")                                                                   \
 	E(METHOD_LONG, 501, "the method is too long")                                                                  \
-	E(METHOD_REFUSED, 501, "CONNECT, TRACE and methods in odd case are refused")                                                        \
+	E(METHOD_REFUSED, 501, "CONNECT, TRACE and methods in odd case are refused")                                   \
 	E(TARGET, 400, "malformed request target")                                                                     \
 	E(TARGET_LONG, 414, "the request target is too long")                                                          \
 	E(TARGET_HOST, 400, "the request target and Host disagree")                                                    \
@@ -86,8 +86,10 @@ struct http1_header {
 	struct str line;  /* the whole line without CRLF */
 	struct str name;  /* as sent */
 	struct str value; /* without the white space around it */
-	bool hop;         /* of this connection only: Connection, what it names, Keep-Alive, Proxy-Connection, TE, Upgrade,
-			   * Proxy-Authenticate, Proxy-Authorization. Not Transfer-Encoding and Trailer: bodies pass as framed. */
+	/* Of this connection only: Connection, what it names, Keep-Alive, Proxy-Connection, TE, Upgrade,
+	 * Proxy-Authenticate, Proxy-Authorization. Not Transfer-Encoding and Trailer: bodies pass as they are framed.
+	 */
+	bool hop;
 };
 
 struct http1_head {
@@ -109,7 +111,16 @@ struct http1_framing {
 	uint64_t length; /* HTTP1_BODY_LENGTH */
 };
 
-enum http1_method { HTTP1_OTHER, HTTP1_GET, HTTP1_HEAD, HTTP1_POST, HTTP1_PUT, HTTP1_DELETE, HTTP1_OPTIONS, HTTP1_PATCH };
+enum http1_method {
+	HTTP1_OTHER,
+	HTTP1_GET,
+	HTTP1_HEAD,
+	HTTP1_POST,
+	HTTP1_PUT,
+	HTTP1_DELETE,
+	HTTP1_OPTIONS,
+	HTTP1_PATCH
+};
 enum http1_form { HTTP1_ORIGIN, HTTP1_ABSOLUTE, HTTP1_ASTERISK };
 
 struct http1_request {
@@ -117,7 +128,7 @@ struct http1_request {
 	struct str method; /* as sent: methods are case-sensitive */
 	enum http1_form form;
 	struct str target; /* as sent */
-	struct str path;   /* as sent, percent-encoding kept; never empty: "/" for "http://host", "*" for the asterisk */
+	struct str path; /* as sent, percent-encoding kept; never empty: "/" for "http://host", "*" for the asterisk */
 	struct str query;  /* without "?"; p is NULL when there is no "?" */
 	bool has_host;
 	struct host host;   /* of Host, canonical */
@@ -143,9 +154,9 @@ struct http1_scan {
 	size_t line_start;
 };
 
-/* in: all bytes of the message so far. OK: *ret holds the head, borrowing from in. A wrong byte, first line or length shows
- * at once, without waiting for the head to end. No bytes: MORE. On an error *ret holds what had
- * been read by then and is empty otherwise: for the record, not to be sent on. */
+/* in: all bytes of the message so far. OK: *ret holds the head, borrowing from in. A wrong byte, first line or length
+ * shows at once, without waiting for the head to end. No bytes: MORE. On an error *ret holds what had been read by then
+ * and is empty otherwise: for the record, not to be sent on. */
 enum http1_result http1_request_parse(struct http1_scan *scan, struct str in, const struct http1_request_opts *opts,
 				      struct http1_request *ret);
 
@@ -166,8 +177,8 @@ struct http1_response_opts {
 	bool to_websocket;
 };
 
-/* As http1_request_parse. HEAD, 1xx, 204 and 304 have no body (a Content-Length other than 0 or a Transfer-Encoding in a
- * 1xx or 204 is refused). */
+/* As http1_request_parse. HEAD, 1xx, 204 and 304 have no body (a Content-Length other than 0 or a Transfer-Encoding in
+ * a 1xx or 204 is refused). */
 enum http1_result http1_response_parse(struct http1_scan *scan, struct str in, const struct http1_response_opts *opts,
 				       struct http1_response *ret);
 
@@ -220,8 +231,8 @@ int http1_write_header_u64(struct buf *out, struct str name, uint64_t value);
 int http1_write_end(struct buf *out);                       /* the empty line */
 int http1_write_chunk(struct buf *out, struct str data);    /* nothing for empty data: that would end the body */
 int http1_write_last_chunk(struct buf *out);                /* without trailers */
-/* A whole answer: status, Content-Type, Content-Length, Connection: close if asked, and the body (content_type empty and
- * body empty: neither). */
+/* A whole answer: status, Content-Type, Content-Length, Connection: close if asked, and the body (content_type empty
+ * and body empty: neither). */
 int http1_write_answer(struct buf *out, unsigned status, struct str content_type, struct str body, bool close);
 const char *http1_reason(unsigned status);
 

@@ -1,5 +1,5 @@
-/* Bodies (RFC 9112 sections 6 and 7). Payload passes in any pieces; a line of framing (a chunk's size, a trailer field) is
- * taken only as a whole and only when it is right, so nothing that is wrong was ever passed on in part. */
+/* Bodies (RFC 9112 sections 6 and 7). Payload passes in any pieces; a line of framing (a chunk's size, a trailer field)
+ * is taken only as a whole and only when it is right, so nothing that is wrong was ever passed on in part. */
 #include "base/cleanup.h"
 #include "codec/http1_internal.h"
 
@@ -196,8 +196,8 @@ static bool is_forbidden_trailer(struct str name)
 		if (str_ieq(name, names[i]))
 			return true;
 	/* Content-Length, -Encoding, -Type, -Range; Content-Digest is what trailers are for. */
-	return name.len >= 8 && str_ieq(str_make(name.p, 8), STR("content-")) && !str_ieq(name, STR("content-digest")) &&
-	       !str_ieq(name, STR("content-md5"));
+	return name.len >= 8 && str_ieq(str_make(name.p, 8), STR("content-")) &&
+	       !str_ieq(name, STR("content-digest")) && !str_ieq(name, STR("content-md5"));
 }
 
 static enum http1_result take_trailer(struct http1_body *b, struct str in, size_t *ret_n)

@@ -13,7 +13,8 @@
 static const struct http1_framing chunked = {.kind = HTTP1_BODY_CHUNKED};
 
 /* All of `in` at once, with payload collected. *ret_taken: bytes of the message. */
-static enum http1_result run(const struct http1_framing *f, struct str in, size_t step, struct buf *payload, size_t *ret_taken)
+static enum http1_result run(const struct http1_framing *f, struct str in, size_t step, struct buf *payload,
+                             size_t *ret_taken)
 {
 	struct http1_body b;
 	size_t have = 0, taken = 0, n;
@@ -270,8 +271,9 @@ static void test_answers(void **state)
 	_cleanup_(buf_finish) struct buf b = {0};
 
 	assert_int_equal(http1_write_answer(&b, 403, STR("application/json"), STR("{}"), true), 0);
-	assert_true(str_eq(buf_str(&b), STR("HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
-					     "Connection: close\r\n\r\n{}")));
+	assert_true(str_eq(buf_str(&b),
+	                   STR("HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+	                       "Connection: close\r\n\r\n{}")));
 	buf_clear(&b);
 	assert_int_equal(http1_write_answer(&b, 204, STR(""), STR(""), false), 0);
 	assert_true(str_eq(buf_str(&b), STR("HTTP/1.1 204 No Content\r\n\r\n")));
@@ -296,16 +298,19 @@ static void test_forward_request(void **state)
 {
 	check_forward(STR("GET /a%2fB?x HTTP/1.1\r\nhOST:  a.b\r\nX-drop: 1\r\nAccept:*/*\r\nX:\ty \r\n\r\n"), false,
 		      STR("GET /a%2fB?x HTTP/1.1\r\nhOST:  a.b\r\nAccept:*/*\r\nX:\ty \r\n\r\n"));
-	check_forward(STR("GET http://A.b?q HTTP/1.1\r\nHost: a.b\r\nConnection: keep-alive, x-hop\r\nX-Hop: 1\r\nTE: trailers\r\n"
-			  "Proxy-Connection: x\r\n\r\n"),
-		      true, STR("GET /?q HTTP/1.1\r\nHost: a.b\r\nConnection: close\r\n\r\n"));
+	check_forward(STR("GET http://A.b?q HTTP/1.1\r\nHost: a.b\r\nConnection: keep-alive, x-hop\r\nX-Hop: 1\r\nTE: "
+	                  "trailers\r\n"
+	                  "Proxy-Connection: x\r\n\r\n"),
+	              true, STR("GET /?q HTTP/1.1\r\nHost: a.b\r\nConnection: close\r\n\r\n"));
 	check_forward(STR("POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 1\r\nConnection: close\r\n\r\n"), false,
 		      STR("POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n"));
-	check_forward(STR("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\nExpect: 100-continue\r\n\r\n"),
-		      false,
-		      STR("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\nExpect: 100-continue\r\n\r\n"));
-	check_forward(STR("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\r\n"), true,
-		      STR("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"));
+	check_forward(STR("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\nExpect: "
+	                  "100-continue\r\n\r\n"),
+	              false,
+	              STR("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\nExpect: "
+	                  "100-continue\r\n\r\n"));
+	check_forward(STR("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\r\n"),
+	              true, STR("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"));
 }
 
 static void test_forward_response(void **state)
@@ -315,10 +320,12 @@ static void test_forward_response(void **state)
 	struct http1_response_opts opts = {0};
 	struct http1_scan scan = {0};
 
-	assert_int_equal(http1_response_parse(&scan,
-					      STR("HTTP/1.1 200  \xc3\xbc\r\nUpgrade: h2\r\nConnection: Upgrade\r\nServer: x\r\n"
-						  "Set-Cookie: a\r\nSet-Cookie: b\r\n\r\n"),
-					      &opts, &res), HTTP1_OK);
+	assert_int_equal(
+	        http1_response_parse(&scan,
+	                             STR("HTTP/1.1 200  \xc3\xbc\r\nUpgrade: h2\r\nConnection: Upgrade\r\nServer: x\r\n"
+	                                 "Set-Cookie: a\r\nSet-Cookie: b\r\n\r\n"),
+	                             &opts, &res),
+	        HTTP1_OK);
 	assert_int_equal(http1_response_forward(&res, true, NULL, 0, &b), 0);
 	assert_true(str_eq(buf_str(&b), STR("HTTP/1.1 200  \xc3\xbc\r\nServer: x\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n"
 					     "Connection: close\r\n\r\n")));

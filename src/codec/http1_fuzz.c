@@ -1,5 +1,5 @@
-/* Heads and bodies of requests and responses, all at once and in pieces: the same either way, never more bytes than there
- * are, and a head that was taken is taken again, with the same meaning, from what is sent on. */
+/* Heads and bodies of requests and responses, all at once and in pieces: the same either way, never more bytes than
+ * there are, and a head that was taken is taken again, with the same meaning, from what is sent on. */
 #include <stdlib.h>
 
 #include "base/cleanup.h"
@@ -103,7 +103,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	struct str in = str_make(data + 2, size - 2);
 	size_t step = (size_t)data[1] + 1;
-	struct http1_request_opts request = {.port = data[0] & 2 ? 80 : 0, .tls = data[0] & 4, .require_host = data[0] & 8};
+	struct http1_request_opts request = {
+	        .port = data[0] & 2 ? 80 : 0, .tls = data[0] & 4, .require_host = data[0] & 8};
 	struct http1_response_opts response = {.to_head = data[0] & 2, .to_websocket = data[0] & 4};
 
 	if (data[0] & 1)

@@ -56,7 +56,8 @@ static void check_all(const struct header_case *cases, size_t n, enum http1_resu
 
 static void test_plain(void **state)
 {
-	struct str in = STR("GET /a%2Fb/c?d=e&f HTTP/1.1\r\nHOST:  Example.COM:80 \r\nX-Odd-case:\tv a l\t \r\n\r\nGET /next");
+	struct str in =
+	        STR("GET /a%2Fb/c?d=e&f HTTP/1.1\r\nHOST:  Example.COM:80 \r\nX-Odd-case:\tv a l\t \r\n\r\nGET /next");
 
 	assert_int_equal(parse(in, &port80), HTTP1_OK);
 	assert_int_equal(req.head.raw.len, in.len - 9);
@@ -352,7 +353,8 @@ static void test_websocket(void **state)
 	assert_int_equal(parse(STR("GET / HTTP/1.1\r\n" UPGRADE "\r\n"), &port80), HTTP1_OK);
 	assert_true(req.websocket);
 	assert_int_equal(parse(STR("GET / HTTP/1.1\r\n" UPGRADE "Content-Length: 0\r\n\r\n"), &port80), HTTP1_OK);
-	assert_int_equal(parse(STR("GET / HTTP/1.1\r\n" UPGRADE "Content-Length: 1\r\n\r\n"), &port80), HTTP1_ERR_UPGRADE_BAD);
+	assert_int_equal(parse(STR("GET / HTTP/1.1\r\n" UPGRADE "Content-Length: 1\r\n\r\n"), &port80),
+	                 HTTP1_ERR_UPGRADE_BAD);
 	assert_int_equal(parse(STR("GET / HTTP/1.0\r\n" UPGRADE "\r\n"), &port80), HTTP1_ERR_UPGRADE_BAD);
 	assert_int_equal(parse(STR("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n"), &port80),
 			 HTTP1_ERR_UPGRADE_BAD);
@@ -424,7 +426,8 @@ static void test_limits(void **state)
 /* What was read of a refused request is there for the record. */
 static void test_refused_is_told(void **state)
 {
-	assert_int_equal(parse(STR("PUT /x HTTP/1.1\r\nHost: a.b\r\nUpgrade: h2c\r\n\r\n"), &port80), HTTP1_ERR_UPGRADE);
+	assert_int_equal(parse(STR("PUT /x HTTP/1.1\r\nHost: a.b\r\nUpgrade: h2c\r\n\r\n"), &port80),
+	                 HTTP1_ERR_UPGRADE);
 	assert_true(str_eq(req.method, STR("PUT")) && str_eq(req.path, STR("/x")));
 	assert_string_equal(req.host.name, "a.b");
 	assert_int_equal(parse(STR("GET / HTTP/1.1\n"), &port80), HTTP1_ERR_BARE_LF);
@@ -436,41 +439,42 @@ static void test_refused_is_told(void **state)
 static void test_statuses(void **state)
 {
 	static const struct header_case cases[] = {
-		{"HTTP/1.1 200 OK\r\n\r\n", HTTP1_OK},
-		{"HTTP/1.0 404 Not \t\xc3\xbc Found\r\n\r\n", HTTP1_OK},
-		{"HTTP/1.1 200 \r\n\r\n", HTTP1_OK},
-		{"HTTP/1.1 200\r\n\r\n", HTTP1_OK},
-		{"HTTP/1.1 999 x\r\n\r\n", HTTP1_OK},
-		{"HTTP/1.1 099 x\r\n\r\n", HTTP1_ERR_STATUS_LINE},
-		{"HTTP/1.1 20 x\r\n\r\n", HTTP1_ERR_STATUS_LINE},
-		{"HTTP/1.1 2000 x\r\n\r\n", HTTP1_ERR_STATUS_LINE},
-		{"HTTP/1.1 +20 x\r\n\r\n", HTTP1_ERR_STATUS_LINE},
-		{"HTTP/1.1  200 x\r\n\r\n", HTTP1_ERR_STATUS_LINE},
-		{"HTTP/1.1\r\n\r\n", HTTP1_ERR_STATUS_LINE},
-		{"HTTP/2.0 200 x\r\n\r\n", HTTP1_ERR_VERSION},
-		{"HTTP/1.2 200 x\r\n\r\n", HTTP1_ERR_VERSION},
-		{"HTTP/x 200 x\r\n\r\n", HTTP1_ERR_VERSION},
-		{"HTTPS/1.1 200 x\r\n\r\n", HTTP1_ERR_NOT_HTTP},
-		{"ICY 200 OK\r\n\r\n", HTTP1_ERR_NOT_HTTP},
-		{"http/1.1 200 OK\r\n\r\n", HTTP1_ERR_NOT_HTTP},
-		{"<", HTTP1_ERR_NOT_HTTP},
-		{"HTT", HTTP1_MORE},
-		{"HTTP/1.1 200 OK\n\n", HTTP1_ERR_BARE_LF},
-		{"HTTP/1.1 200 O\rK\r\n\r\n", HTTP1_ERR_BARE_CR},
-		{"HTTP/1.1 200 O\x01K\r\n\r\n", HTTP1_ERR_CONTROL},
-		{"HTTP/1.1 200 OK\r\nX : y\r\n\r\n", HTTP1_ERR_HEADER_SPACE},
-		{"HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n", HTTP1_ERR_OBS_FOLD},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", HTTP1_ERR_LENGTH_REPEATED},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", HTTP1_ERR_LENGTH_AND_ENCODING},
-		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", HTTP1_ERR_ENCODING},
-		{"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", HTTP1_ERR_ENCODING_OLD},
-		{"HTTP/1.1 304 x\r\nContent-Length: 1x\r\n\r\n", HTTP1_ERR_LENGTH_BAD},
-		{"HTTP/1.1 204 x\r\nContent-Length: 0\r\n\r\n", HTTP1_OK},
-		{"HTTP/1.1 204 x\r\nContent-Length: 1\r\n\r\n", HTTP1_ERR_BODY_FORBIDDEN},
-		{"HTTP/1.1 204 x\r\nTransfer-Encoding: chunked\r\n\r\n", HTTP1_ERR_BODY_FORBIDDEN},
-		{"HTTP/1.1 100 x\r\nContent-Length: 5\r\n\r\n", HTTP1_ERR_BODY_FORBIDDEN},
-		{"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", HTTP1_ERR_SWITCH_UNASKED},
-		{"HTTP/1.1 200 OK\r\nUpgrade: h2,h2c\r\nConnection: Upgrade\r\n\r\n", HTTP1_OK},
+	        {"HTTP/1.1 200 OK\r\n\r\n", HTTP1_OK},
+	        {"HTTP/1.0 404 Not \t\xc3\xbc Found\r\n\r\n", HTTP1_OK},
+	        {"HTTP/1.1 200 \r\n\r\n", HTTP1_OK},
+	        {"HTTP/1.1 200\r\n\r\n", HTTP1_OK},
+	        {"HTTP/1.1 999 x\r\n\r\n", HTTP1_OK},
+	        {"HTTP/1.1 099 x\r\n\r\n", HTTP1_ERR_STATUS_LINE},
+	        {"HTTP/1.1 20 x\r\n\r\n", HTTP1_ERR_STATUS_LINE},
+	        {"HTTP/1.1 2000 x\r\n\r\n", HTTP1_ERR_STATUS_LINE},
+	        {"HTTP/1.1 +20 x\r\n\r\n", HTTP1_ERR_STATUS_LINE},
+	        {"HTTP/1.1  200 x\r\n\r\n", HTTP1_ERR_STATUS_LINE},
+	        {"HTTP/1.1\r\n\r\n", HTTP1_ERR_STATUS_LINE},
+	        {"HTTP/2.0 200 x\r\n\r\n", HTTP1_ERR_VERSION},
+	        {"HTTP/1.2 200 x\r\n\r\n", HTTP1_ERR_VERSION},
+	        {"HTTP/x 200 x\r\n\r\n", HTTP1_ERR_VERSION},
+	        {"HTTPS/1.1 200 x\r\n\r\n", HTTP1_ERR_NOT_HTTP},
+	        {"ICY 200 OK\r\n\r\n", HTTP1_ERR_NOT_HTTP},
+	        {"http/1.1 200 OK\r\n\r\n", HTTP1_ERR_NOT_HTTP},
+	        {"<", HTTP1_ERR_NOT_HTTP},
+	        {"HTT", HTTP1_MORE},
+	        {"HTTP/1.1 200 OK\n\n", HTTP1_ERR_BARE_LF},
+	        {"HTTP/1.1 200 O\rK\r\n\r\n", HTTP1_ERR_BARE_CR},
+	        {"HTTP/1.1 200 O\x01K\r\n\r\n", HTTP1_ERR_CONTROL},
+	        {"HTTP/1.1 200 OK\r\nX : y\r\n\r\n", HTTP1_ERR_HEADER_SPACE},
+	        {"HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n", HTTP1_ERR_OBS_FOLD},
+	        {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", HTTP1_ERR_LENGTH_REPEATED},
+	        {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+	         HTTP1_ERR_LENGTH_AND_ENCODING},
+	        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", HTTP1_ERR_ENCODING},
+	        {"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", HTTP1_ERR_ENCODING_OLD},
+	        {"HTTP/1.1 304 x\r\nContent-Length: 1x\r\n\r\n", HTTP1_ERR_LENGTH_BAD},
+	        {"HTTP/1.1 204 x\r\nContent-Length: 0\r\n\r\n", HTTP1_OK},
+	        {"HTTP/1.1 204 x\r\nContent-Length: 1\r\n\r\n", HTTP1_ERR_BODY_FORBIDDEN},
+	        {"HTTP/1.1 204 x\r\nTransfer-Encoding: chunked\r\n\r\n", HTTP1_ERR_BODY_FORBIDDEN},
+	        {"HTTP/1.1 100 x\r\nContent-Length: 5\r\n\r\n", HTTP1_ERR_BODY_FORBIDDEN},
+	        {"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", HTTP1_ERR_SWITCH_UNASKED},
+	        {"HTTP/1.1 200 OK\r\nUpgrade: h2,h2c\r\nConnection: Upgrade\r\n\r\n", HTTP1_OK},
 	};
 	struct http1_response_opts opts = {0};
 
@@ -489,20 +493,21 @@ static void test_response_framing(void **state)
 		enum http1_framing_kind kind;
 		bool keep_alive, interim;
 	} cases[] = {
-		{"HTTP/1.1 200 OK\r\n\r\n", false, HTTP1_BODY_CLOSE, false, false},
-		{"HTTP/1.1 200 OK\r\n\r\n", true, HTTP1_BODY_NONE, true, false},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", false, HTTP1_BODY_LENGTH, true, false},
-		{"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, HTTP1_BODY_NONE, true, false},
-		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true, HTTP1_BODY_NONE, true, false},
-		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false, HTTP1_BODY_CHUNKED, true, false},
-		{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n", false, HTTP1_BODY_CHUNKED, false,
-		 false},
-		{"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", false, HTTP1_BODY_LENGTH, false, false},
-		{"HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n", false, HTTP1_BODY_LENGTH, true, false},
-		{"HTTP/1.1 204 x\r\n\r\n", false, HTTP1_BODY_NONE, true, false},
-		{"HTTP/1.1 304 x\r\nContent-Length: 5\r\n\r\n", false, HTTP1_BODY_NONE, true, false},
-		{"HTTP/1.1 100 Continue\r\n\r\n", false, HTTP1_BODY_NONE, true, true},
-		{"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", false, HTTP1_BODY_NONE, true, true},
+	        {"HTTP/1.1 200 OK\r\n\r\n", false, HTTP1_BODY_CLOSE, false, false},
+	        {"HTTP/1.1 200 OK\r\n\r\n", true, HTTP1_BODY_NONE, true, false},
+	        {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", false, HTTP1_BODY_LENGTH, true, false},
+	        {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, HTTP1_BODY_NONE, true, false},
+	        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true, HTTP1_BODY_NONE, true, false},
+	        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false, HTTP1_BODY_CHUNKED, true, false},
+	        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n", false,
+	         HTTP1_BODY_CHUNKED, false, false},
+	        {"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", false, HTTP1_BODY_LENGTH, false, false},
+	        {"HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n", false, HTTP1_BODY_LENGTH,
+	         true, false},
+	        {"HTTP/1.1 204 x\r\n\r\n", false, HTTP1_BODY_NONE, true, false},
+	        {"HTTP/1.1 304 x\r\nContent-Length: 5\r\n\r\n", false, HTTP1_BODY_NONE, true, false},
+	        {"HTTP/1.1 100 Continue\r\n\r\n", false, HTTP1_BODY_NONE, true, true},
+	        {"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", false, HTTP1_BODY_NONE, true, true},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -518,8 +523,9 @@ static void test_switching(void **state)
 {
 	struct http1_response_opts asked = {.to_websocket = true};
 
-	assert_int_equal(parse_response(STR("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nframe"), &asked),
-			 HTTP1_OK);
+	assert_int_equal(
+	        parse_response(STR("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nframe"), &asked),
+	        HTTP1_OK);
 	assert_true(res.switching && !res.interim);
 	assert_int_equal(parse_response(STR("HTTP/1.1 101 x\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"), &asked),
 			 HTTP1_ERR_SWITCH_UNASKED);

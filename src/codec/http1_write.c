@@ -177,8 +177,8 @@ static const char *connection_line(const struct http1_head *head, bool upgrade, 
 	return head->minor == 0 ? "Connection: keep-alive\r\n" : "";
 }
 
-static void append_fields(const struct http1_head *head, bool upgrade, bool close, const struct str *drop, size_t drop_n,
-			  struct buf *out)
+static void append_fields(const struct http1_head *head, bool upgrade, bool close, const struct str *drop,
+                          size_t drop_n, struct buf *out)
 {
 	for (size_t i = 0; i < head->n; i++) {
 		if (is_dropped(&head->headers[i], upgrade, drop, drop_n))

@@ -160,7 +160,8 @@ static bool is_isatap(const struct ip *a)
 
 unsigned ip_embedded(const struct ip *a, struct ip ret[IP_EMBEDDED_MAX])
 {
-	static const uint8_t zeros[12], mapped[12] = {[10] = 0xff, [11] = 0xff}, translated[12] = {[8] = 0xff, [9] = 0xff};
+	static const uint8_t zeros[12], mapped[12] = {[10] = 0xff, [11] = 0xff},
+	                                translated[12] = {[8] = 0xff, [9] = 0xff};
 	static const uint8_t nat64[12] = {0, 0x64, 0xff, 0x9b}, nat64_local[6] = {0, 0x64, 0xff, 0x9b, 0, 1};
 	static const uint8_t teredo[4] = {0x20, 0x01}, six_to_four[2] = {0x20, 0x02};
 	unsigned n = 0;

@@ -1,5 +1,5 @@
-/* Two passes: the record headers are walked until the handshake message they carry is whole (so a hello that trickles in
- * costs a walk each time, not a copy); then its bytes, gathered if several records hold them, are parsed once. */
+/* Two passes: the record headers are walked until the handshake message they carry is whole (so a hello that trickles
+ * in costs a walk each time, not a copy); then its bytes, gathered if several records hold them, are parsed once. */
 #include "codec/tls_hello.h"
 
 #include "base/cleanup.h"
@@ -82,8 +82,8 @@ static enum tls_hello_result gather(struct walk *w, struct str payload)
 	w->end += n;
 	if (w->gathered < message_size(w))
 		return TLS_HELLO_MORE;
-	/* RFC 8446 section 5.1: nothing may share the hello's last record, since keys change after it (in 1.2 the server
-	 * speaks next). */
+	/* RFC 8446 section 5.1: nothing may share the hello's last record, since keys change after it (in 1.2 the
+	 * server speaks next). */
 	return payload.len > n ? TLS_HELLO_MALFORMED : TLS_HELLO_OK;
 }
 
@@ -146,7 +146,7 @@ static enum tls_hello_result parse_server_name(struct str body, struct tls_hello
 		return TLS_HELLO_MALFORMED;
 	if (!take(&list, 1, &type) || !take_vector(&list, 2, &name))
 		return TLS_HELLO_MALFORMED;
-	/* A final dot is not part of an SNI; and a second name, or one of another type, is one that we would not judge. */
+	/* A final dot is not part of an SNI; and a second name, or one of another type, would go unjudged. */
 	if (list.len || type.p[0] != 0 || str_has_suffix(name, STR(".")) || hostname_parse(name, h->sni))
 		return TLS_HELLO_BAD_SNI;
 	return TLS_HELLO_OK;

@@ -39,8 +39,10 @@ struct tls_hello {
 	bool early_data; /* 0-RTT data will follow */
 	bool psk;
 	bool alpn_h2, alpn_http11, alpn_other;
-	uint16_t alpn_len; /* ALPN names in wire form (u8 length, bytes), as offered, walked with tls_alpn_next; at most */
-	uint8_t alpn[256]; /* as many whole names as fit */
+	/* ALPN names in wire form (u8 length, bytes), as offered, walked with tls_alpn_next: as many whole ones as fit.
+	 */
+	uint16_t alpn_len;
+	uint8_t alpn[256];
 };
 
 /* ret is written for OK and, as far as it was read (end and versions; sni ""), for OLD_VERSION and BAD_SNI.

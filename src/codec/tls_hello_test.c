@@ -337,7 +337,7 @@ static void test_truncated_bodies(void **state)
 		cut.data[3] = (uint8_t)(n - 4);
 		records(&cut, 16384, &r);
 		enum tls_hello_result got = tls_hello_parse(buf_str(&r), &h);
-		/* legacy_version, random, session, suites and compression alone are a hello of 1.2 without extensions */
+		/* version, random, session, suites and compression alone are a hello of 1.2 */
 		assert_int_equal(got, n == 4 + 2 + 32 + 1 + 4 + 2 ? TLS_HELLO_OK : TLS_HELLO_MALFORMED);
 	}
 }

@@ -35,7 +35,7 @@ bool policy_rule_applies(const struct compiled *c, const struct policy_request *
 	switch (r->phase) {
 	case POLICY_CONNECT:
 	case POLICY_TLS_INTERCEPTED:
-		/* What has conditions is judged later: till then an allow may turn out to help, and a deny not to hurt. */
+		/* What has conditions is judged later: till then an allow may help, and a deny not hurt. */
 		return !(policy_is_deny(c) && c->conditional);
 	case POLICY_TLS_OPAQUE:
 		return policy_is_deny(c) || !c->conditional;
@@ -52,7 +52,8 @@ struct tally {
 	struct path path;
 	const struct compiled *deny, *allow; /* the deciders: of the lowest ids */
 	bool host_allowed;                   /* an allow covers host and port, whatever its conditions */
-	bool conditional, passthrough;       /* some rule that covers them has methods or paths; some allow may pass anything */
+	bool conditional,
+	        passthrough; /* some rule that covers them has methods or paths; some allow may pass anything */
 };
 
 static void keep_lowest(const struct compiled **kept, const struct compiled *c)
@@ -194,7 +195,8 @@ static const char *after_deny(const struct policy_request *r, const struct polic
 	bool conditional = d->rule->methods.len || d->rule->paths.len;
 	bool blind = r->phase == POLICY_TLS_OPAQUE || r->phase == POLICY_RAW;
 
-	return conditional && blind ? ": it denies methods or paths, which cannot be seen in what is passed through" : "";
+	return conditional && blind ? ": it denies methods or paths, which cannot be seen in what is passed through"
+	                            : "";
 }
 
 void policy_reason(const struct policy_request *r, const struct policy_decision *d, char *ret, size_t size)
@@ -213,20 +215,23 @@ void policy_reason(const struct policy_request *r, const struct policy_decision 
 		return;
 	case POLICY_NO_RULE:
 		if (r->phase == POLICY_HTTP)
-			snprintf(ret, size, "no rule allows %.*s %.*s at %s", STR_ARG(r->method), (int)MIN(r->path.len, 80),
-				 r->path.len ? r->path.p : "", where);
+			snprintf(ret, size, "no rule allows %.*s %.*s at %s", STR_ARG(r->method),
+			         (int)MIN(r->path.len, 80), r->path.len ? r->path.p : "", where);
 		else
 			snprintf(ret, size, "no rule allows %s", where);
 		return;
 	case POLICY_NOT_RAW:
 		snprintf(ret, size,
-			 "no rule allows a protocol that is neither TLS nor HTTP at %s: it takes one with tls: passthrough", where);
+		         "no rule allows a protocol that is neither TLS nor HTTP at %s: it takes one with tls: "
+		         "passthrough",
+		         where);
 		return;
 	case POLICY_RAW_PORT:
 		snprintf(ret, size, "neither TLS nor HTTP at %s", where);
 		return;
 	case POLICY_NOT_OPAQUE:
-		snprintf(ret, size, "only rules with methods or paths allow %s, which cannot be judged inside TLS", where);
+		snprintf(ret, size, "only rules with methods or paths allow %s, which cannot be judged inside TLS",
+		         where);
 		return;
 	}
 	snprintf(ret, size, "?");

@@ -15,8 +15,8 @@ enum dial_verdict {
 	DIAL_OK,
 	DIAL_NEVER,      /* in egress.never_dial */
 	DIAL_NOT_GLOBAL, /* not globally reachable, and no entry of private_allow holds it */
-	DIAL_NO_RULE,    /* inside an entry of private_allow whose hosts do not cover the name, and no rule that allows the
-			  * request is a CIDR rule for it or names it in `addresses` */
+	DIAL_NO_RULE, /* inside an entry of private_allow whose hosts do not cover the name, and no rule that allows the
+	               * request is a CIDR rule for it or names it in `addresses` */
 };
 
 /* request: as it was (or is being) decided; its matching allow rules count, in any phase. The address and every IPv4

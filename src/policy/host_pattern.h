@@ -1,6 +1,6 @@
 #pragma once
-/* Host patterns of rules and of private_allow: an exact name, "*.suffix" (the suffix itself and all below it), "*", or a
- * literal address. */
+/* Host patterns of rules and of private_allow: an exact name, "*.suffix" (the suffix itself and all below it), "*", or
+ * a literal address. */
 #include <stdbool.h>
 
 #include "base/error.h"
@@ -13,7 +13,7 @@ struct host_pattern {
 };
 
 /* parse_name: hostname_parse (ASCII in any case), or hostname_parse_idn for what people write; a parameter, so that a
- * worker that only ever sees canonical names is not linked with IDNA. -EINVAL with a sentence without the field's name. */
+ * worker that only ever sees canonical names is not linked with IDNA. -EINVAL with a sentence, without the field. */
 int host_pattern_parse(struct str s, int (*parse_name)(struct str s, char ret[HOSTNAME_SIZE]), struct host_pattern *ret,
 		       struct error *reterr);
 /* name is canonical. A literal pattern covers no name. */

@@ -271,8 +271,9 @@ int path_pattern_check(struct str pattern, struct error *reterr)
 		return error_set(reterr, -EINVAL, "a path has at most %d stars", PATTERN_MAX_STARS);
 	struct path p = path_examine(pattern);
 	if (p.dubious || p.readings & READ_MERGE)
-		return error_set(reterr, -EINVAL,
-				 "a path holds no dot segments, empty segments, backslashes, control characters or malformed "
-				 "percent-escapes");
+		return error_set(
+		        reterr, -EINVAL,
+		        "a path holds no dot segments, empty segments, backslashes, control characters or malformed "
+		        "percent-escapes");
 	return 0;
 }

@@ -4,11 +4,11 @@
 // A pattern begins with "/". "/x/*" at its end is "/x" and all below it; any other "*" stands for any run of characters
 // of one segment. "%2A" is a literal star.
 //
-// One path means different things to different servers: "%2F" is or is not a separator, "//" is or is not "/", ";v=1" is
-// or is not part of a segment. So an allow pattern matches only if it matches under every one of these readings, and a
-// deny pattern matches if it does under any. Percent-encoded characters other than those equal themselves ("%61" is "a"
-// everywhere). A deny also takes no notice of ASCII case and of a slash at the path's end.
-// Spellings that no client needs and that servers disagree most about make a path *dubious*: a dot segment ("..", "%2e",
+// One path means different things to different servers: "%2F" is or is not a separator, "//" is or is not "/", ";v=1"
+// is or is not part of a segment. So an allow pattern matches only if it matches under every one of these readings, and
+// a deny pattern matches if it does under any. Percent-encoded characters other than those equal themselves ("%61" is
+// "a" everywhere). A deny also takes no notice of ASCII case and of a slash at the path's end. Spellings that no client
+// needs and that servers disagree most about make a path *dubious*: a dot segment ("..", "%2e",
 // ".;x"), a backslash plain or encoded, a malformed escape, an encoded escape ("%25" and two hex digits), an encoded
 // control character, bytes that are not UTF-8 once decoded, or no "/" at its front. A dubious path matches every deny
 // pattern and no allow pattern but "/*", which allows all paths.

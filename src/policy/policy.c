@@ -1,8 +1,8 @@
 /* Compiling a policy, and finding the few rules that can matter to a destination.
  *
- * Rules lie in buckets by what they say of the host: the exact name, the suffix of a "*.suffix", the prefix of a CIDR (a
- * literal is one of full length), or "*". A look-up tries the name, each of its suffixes, and each prefix length that
- * occurs: its cost grows with the name's labels, not with the number of rules. */
+ * Rules lie in buckets by what they say of the host: the exact name, the suffix of a "*.suffix", the prefix of a CIDR
+ * (a literal is one of full length), or "*". A look-up tries the name, each of its suffixes, and each prefix length
+ * that occurs: its cost grows with the name's labels, not with the number of rules. */
 #include "policy/policy_internal.h"
 
 #include <errno.h>
@@ -95,8 +95,8 @@ static int compile_addresses(struct policy *p, struct compiled *c)
 	return 0;
 }
 
-/* Nothing of what the engine later relies on is left unchecked: a port list with an odd item would end early, and a deny
- * would cover less than it says. */
+/* Nothing of what the engine later relies on is left unchecked: a port list with an odd item would end early, and a
+ * deny would cover less than it says. */
 static bool lists_are_sound(const struct rec_rule *r)
 {
 	struct str ports = r->ports, methods = r->methods, paths = r->paths, item;
@@ -269,8 +269,8 @@ static void visit_address(const struct policy *p, const struct policy_request *r
 		struct cidr c = cidr_of(&r->ip, prefix);
 		visit_bucket(map_get_str(&p->index, cidr_key(&c, key)), r->port, fn, context);
 	}
-	/* "*" stands for every name. To deny everything it stands for every address too; to allow one it does not: what is
-	 * asked for by address alone has no name that anything could be judged by. */
+	/* "*" stands for every name. To deny everything it stands for every address too; to allow one it does not: what
+	 * is asked for by address alone has no name that anything could be judged by. */
 	for (const struct compiled *c = p->bare; c; c = c->next)
 		if (policy_is_deny(c) && covers_port(c, r->port))
 			fn(c, context);

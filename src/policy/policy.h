@@ -1,17 +1,17 @@
 #pragma once
-/* The egress policy of one VM, compiled: what may leave, and which rule says so. Pure decisions: no I/O, no clock, and no
- * allocation once sealed.
+/* The egress policy of one VM, compiled: what may leave, and which rule says so. Pure decisions: no I/O, no clock, and
+ * no allocation once sealed.
  *
  * Rules are a union; order never matters; a deny wins over every allow; without a matching allow the answer is no. Warn
  * mode turns exactly that last answer ("no rule allows this") into VERDICT_WARN, never a deny rule's.
  *
  * What a rule covers: an exact name; "*.x.com" x.com and all below it; "*" every name, and in a deny every address too
  * (an allow of "*" lets no literal address through: what has no name takes a CIDR or literal rule); a CIDR or a literal
- * only what was asked for by address. Without ports: 80 and 443 for a name or "*", every port for an address, for denies
- * as for allows.
+ * only what was asked for by address. Without ports: 80 and 443 for a name or "*", every port for an address, for
+ * denies as for allows.
  *
- * A policy is filled with canonical rules (policy/rule.h), sealed, and then only read. The rules of a workspace and of a
- * VM are added alike: which ones belong in a VM's policy (inherit, and always the workspace's denies) is the caller's
+ * A policy is filled with canonical rules (policy/rule.h), sealed, and then only read. The rules of a workspace and of
+ * a VM are added alike: which ones belong in a VM's policy (inherit, and always the workspace's denies) is the caller's
  * choice, and policy_includes says it. */
 #include <stdbool.h>
 #include <stddef.h>
@@ -49,18 +49,18 @@ static inline bool policy_includes(const struct rec_rule *workspace_rule, bool v
 
 /* How much of a connection is known, and so what is being decided. */
 enum policy_phase {
-	/* Name or literal, and port. Yes means: go on and look at the first bytes (or, decision.raw, relay at once). Nothing
-	 * may be sent upstream on this answer alone unless decision.raw. */
+	/* Name or literal, and port. Yes means: go on and look at the first bytes (or, decision.raw, relay at once).
+	 * Nothing may be sent upstream on this answer alone unless decision.raw. */
 	POLICY_CONNECT,
-	/* A TLS connection whose inside will not be seen. Rules with methods or paths cannot be judged: such an allow does
-	 * not count, such a deny does. */
+	/* A TLS connection whose inside will not be seen. Rules with methods or paths cannot be judged: such an allow
+	 * does not count, such a deny does. */
 	POLICY_TLS_OPAQUE,
-	/* A TLS connection that will be intercepted: each request inside is judged as POLICY_HTTP. As POLICY_CONNECT. */
+	/* A TLS connection that will be intercepted: each request inside is judged as POLICY_HTTP. */
 	POLICY_TLS_INTERCEPTED,
 	/* One HTTP request: method and path count. */
 	POLICY_HTTP,
-	/* Bytes of no known protocol, or none at all: only a rule with `tls: passthrough` and without methods and paths, on a
-	 * port other than 80 and 443. On those two ports warn mode does not help either. */
+	/* Bytes of no known protocol, or none at all: only a rule with `tls: passthrough` and without methods and
+	 * paths, on a port other than 80 and 443. On those two ports warn mode does not help either. */
 	POLICY_RAW,
 };
 
@@ -70,7 +70,8 @@ struct policy_request {
 	struct ip ip;    /* a literal destination: family 0 when name is. Never a synthetic address: those are names */
 	uint16_t port;
 	struct str method; /* POLICY_HTTP, as sent */
-	struct str path;   /* POLICY_HTTP, as sent, without query (http1_request.path); policy/path.h says how it matches */
+	/* POLICY_HTTP, as sent, without query (http1_request.path); policy/path.h says how it matches. */
+	struct str path;
 };
 
 enum policy_why {
@@ -88,8 +89,8 @@ struct policy_decision {
 	const struct rec_rule *rule; /* the decider (of several the one with the lowest id); NULL where no rule decides.
 				      * Lives as long as the policy */
 	bool raw;       /* POLICY_CONNECT: POLICY_RAW is allowed by a rule: dial at once */
-	bool intercept; /* how TLS is to be treated: some rule that matches host and port has methods or paths, or none that
-			 * allows says passthrough */
+	bool intercept; /* how TLS is to be treated: some rule that matches host and port has methods or paths, or none
+	                 * that allows says passthrough */
 };
 
 void policy_decide(const struct policy *p, const struct policy_request *r, struct policy_decision *ret);
@@ -97,8 +98,8 @@ void policy_decide(const struct policy *p, const struct policy_request *r, struc
 /* A connection that was let through as `r` (in its last phase) may go on under this policy. */
 bool policy_still_allows(const struct policy *p, const struct policy_request *r);
 
-/* All rules that matched, allows and denies, by ascending id: returns how many there are and writes at most cap of them.
- * In phases without method and path a rule that has them counts as matched by host and port. */
+/* All rules that matched, allows and denies, by ascending id: returns how many there are and writes at most cap of
+ * them. In phases without method and path a rule that has them counts as matched by host and port. */
 size_t policy_explain(const struct policy *p, const struct policy_request *r, const struct rec_rule **ret_rules,
 		      size_t cap);
 

@@ -250,7 +250,8 @@ static void test_raw_and_intercept(void **state)
 static void test_explain(void **state)
 {
 	_cleanup_(policy_destroyp) struct policy *p =
-		make(MODE_ENFORCE, "5 allow *\n3 deny *.x.com paths=/a\n4 allow x.com\n1 allow y.com\n2 allow *.com methods=GET");
+	        make(MODE_ENFORCE,
+	             "5 allow *\n3 deny *.x.com paths=/a\n4 allow x.com\n1 allow y.com\n2 allow *.com methods=GET");
 	const struct rec_rule *rules[8];
 	struct policy_request r = request(POLICY_HTTP, "x.com", 443, "GET", "/a");
 
@@ -270,8 +271,8 @@ static void test_explain(void **state)
 
 static void test_names(void **state)
 {
-	_cleanup_(policy_destroyp) struct policy *p =
-		make(MODE_ENFORCE, "1 allow *\n2 allow db.internal\n3 allow *.lan\n4 deny printer\n5 allow nas ports=445");
+	_cleanup_(policy_destroyp) struct policy *p = make(
+	        MODE_ENFORCE, "1 allow *\n2 allow db.internal\n3 allow *.lan\n4 deny printer\n5 allow nas ports=445");
 	assert_true(policy_names(p, STR("db.internal")));
 	assert_true(policy_names(p, STR("a.b.lan")));
 	assert_true(policy_names(p, STR("nas")));
@@ -300,16 +301,17 @@ static void test_reasons(void **state)
 		uint16_t port;
 		const char *method, *path, *reason;
 	} cases[] = {
-		{"", CONNECT("api.example.com", 443), "no rule allows api.example.com:443"},
-		{"", CONNECT("2001:db8::1", 22), "no rule allows [2001:db8::1]:22"},
-		{"", HTTP("x.com", 80, "GET", "/a"), "no rule allows GET /a at x.com:80"},
-		{"1 allow x.com", CONNECT("x.com", 443), "rule egr_0000000000001 allows x.com:443"},
-		{"1 deny x.com", CONNECT("x.com", 443), "rule egr_0000000000001 denies x.com:443"},
-		{"1 deny x.com paths=/a", OPAQUE("x.com", 443),
-		 "rule egr_0000000000001 denies x.com:443: it denies methods or paths, which cannot be seen in what is passed through"},
-		{"1 allow x.com paths=/a", OPAQUE("x.com", 443),
-		 "only rules with methods or paths allow x.com:443, which cannot be judged inside TLS"},
-		{"", RAW("x.com", 80), "neither TLS nor HTTP at x.com:80"},
+	        {"", CONNECT("api.example.com", 443), "no rule allows api.example.com:443"},
+	        {"", CONNECT("2001:db8::1", 22), "no rule allows [2001:db8::1]:22"},
+	        {"", HTTP("x.com", 80, "GET", "/a"), "no rule allows GET /a at x.com:80"},
+	        {"1 allow x.com", CONNECT("x.com", 443), "rule egr_0000000000001 allows x.com:443"},
+	        {"1 deny x.com", CONNECT("x.com", 443), "rule egr_0000000000001 denies x.com:443"},
+	        {"1 deny x.com paths=/a", OPAQUE("x.com", 443),
+	         "rule egr_0000000000001 denies x.com:443: it denies methods or paths, which cannot be seen in what is "
+	         "passed through"},
+	        {"1 allow x.com paths=/a", OPAQUE("x.com", 443),
+	         "only rules with methods or paths allow x.com:443, which cannot be judged inside TLS"},
+	        {"", RAW("x.com", 80), "neither TLS nor HTTP at x.com:80"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -394,9 +396,10 @@ static void test_ceilings(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_decisions),   cmocka_unit_test(test_raw_and_intercept), cmocka_unit_test(test_explain),
-		cmocka_unit_test(test_names),	    cmocka_unit_test(test_host_agrees),	      cmocka_unit_test(test_reasons),
-		cmocka_unit_test(test_refused_records), cmocka_unit_test(test_ceilings),
+	        cmocka_unit_test(test_decisions),       cmocka_unit_test(test_raw_and_intercept),
+	        cmocka_unit_test(test_explain),         cmocka_unit_test(test_names),
+	        cmocka_unit_test(test_host_agrees),     cmocka_unit_test(test_reasons),
+	        cmocka_unit_test(test_refused_records), cmocka_unit_test(test_ceilings),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -176,7 +176,8 @@ static int check_host(const struct rec_rule *asked, struct canon *c, struct erro
 	}
 	r = cidr_parse(asked->cidr, &cidr);
 	if (r == -ERANGE)
-		return error_set(reterr, -EINVAL, "cidr: bits below the prefix are set: a network's address ends in zeros");
+		return error_set(reterr, -EINVAL,
+		                 "cidr: bits below the prefix are set: a network's address ends in zeros");
 	if (r)
 		return error_set(reterr, -EINVAL, "cidr: is no IPv4 or IPv6 prefix, as 10.0.0.0/8 or 2001:db8::/32");
 	cidr_format(&cidr, c->cidr);
@@ -196,8 +197,9 @@ static int check_tls(const struct rec_rule *asked, bool tls_given, struct canon 
 	if (asked->tls > RULE_PASSTHROUGH)
 		return error_set(reterr, -EINVAL, "tls: is intercept or passthrough");
 	if (asked->tls == RULE_PASSTHROUGH && conditional)
-		return error_set(reterr, -EINVAL,
-				 "tls: methods and paths cannot be seen with passthrough: use intercept, or leave them out");
+		return error_set(
+		        reterr, -EINVAL,
+		        "tls: methods and paths cannot be seen with passthrough: use intercept, or leave them out");
 	c->rule.tls = asked->tls;
 	return 0;
 }

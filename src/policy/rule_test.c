@@ -192,13 +192,22 @@ static void check_list(struct str got, const char *want)
 
 static void test_lists(void **state)
 {
-	_cleanup_(buf_finish) struct buf ports = {0}, methods = {0}, paths = {0}, addresses = {0}, out = {0}, sorted = {0};
+	_cleanup_(buf_finish) struct buf ports = {0}, methods = {0}, paths = {0}, addresses = {0}, out = {0},
+	                                 sorted = {0};
 	static const uint64_t p[] = {443, 65535, 1, 443}, want[] = {1, 443, 65535};
 	struct rec_rule rule, asked = {
-		.id = 7, .workspace_wide = true, .name = STR("n"), .host = STR("x.com"), .comment = STR("ü"), .preset = STR("p"),
-		.created_at = 5, .ports = numbers(&ports, p, 4), .methods = list(&methods, "post,GET,get,M-Search"),
-		.paths = list(&paths, "/b/*,/a,/b/*"), .addresses = list(&addresses, "fd00::/8,10.0.0.0/8,10.0.0.0/8,10.1.2.3"),
-	};
+	                              .id = 7,
+	                              .workspace_wide = true,
+	                              .name = STR("n"),
+	                              .host = STR("x.com"),
+	                              .comment = STR("ü"),
+	                              .preset = STR("p"),
+	                              .created_at = 5,
+	                              .ports = numbers(&ports, p, 4),
+	                              .methods = list(&methods, "post,GET,get,M-Search"),
+	                              .paths = list(&paths, "/b/*,/a,/b/*"),
+	                              .addresses = list(&addresses, "fd00::/8,10.0.0.0/8,10.0.0.0/8,10.1.2.3"),
+	                      };
 
 	assert_int_equal(canon(&asked, false, &out, &rule, NULL), 0);
 	assert_true(str_eq(rule.ports, numbers(&sorted, want, 3)));
@@ -222,12 +231,14 @@ static void test_tls_defaults(void **state)
 		bool given;
 		unsigned tls;
 	} cases[] = {
-		{{.host = STR("x.com"), .tls = RULE_PASSTHROUGH}, true, RULE_PASSTHROUGH},
-		{{.host = STR("x.com"), .tls = RULE_PASSTHROUGH}, false, RULE_INTERCEPT}, /* not given: what it holds is nothing */
-		{{.cidr = STR("10.0.0.0/8")}, true, RULE_INTERCEPT},
-		{{.cidr = STR("10.0.0.0/8")}, false, RULE_PASSTHROUGH},
-		{{.cidr = STR("10.0.0.0/8"), .methods = list(&get, "GET")}, false, RULE_INTERCEPT},
-		{{.host = STR("::1"), .methods = buf_str(&get)}, false, RULE_INTERCEPT},
+	        {{.host = STR("x.com"), .tls = RULE_PASSTHROUGH}, true, RULE_PASSTHROUGH},
+	        {{.host = STR("x.com"), .tls = RULE_PASSTHROUGH},
+	         false,
+	         RULE_INTERCEPT}, /* not given: what it holds is nothing */
+	        {{.cidr = STR("10.0.0.0/8")}, true, RULE_INTERCEPT},
+	        {{.cidr = STR("10.0.0.0/8")}, false, RULE_PASSTHROUGH},
+	        {{.cidr = STR("10.0.0.0/8"), .methods = list(&get, "GET")}, false, RULE_INTERCEPT},
+	        {{.host = STR("::1"), .methods = buf_str(&get)}, false, RULE_INTERCEPT},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
