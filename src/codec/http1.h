@@ -87,8 +87,7 @@ struct http1_header {
 	struct str name;  /* as sent */
 	struct str value; /* without the white space around it */
 	/* Of this connection only: Connection, what it names, Keep-Alive, Proxy-Connection, TE, Upgrade,
-	 * Proxy-Authenticate, Proxy-Authorization. Not Transfer-Encoding and Trailer: bodies pass as they are framed.
-	 */
+	 * Proxy-Authenticate, Proxy-Authorization. Not Transfer-Encoding and Trailer: bodies pass as framed. */
 	bool hop;
 };
 

@@ -39,8 +39,7 @@ struct tls_hello {
 	bool early_data; /* 0-RTT data will follow */
 	bool psk;
 	bool alpn_h2, alpn_http11, alpn_other;
-	/* ALPN names in wire form (u8 length, bytes), as offered, walked with tls_alpn_next: as many whole ones as fit.
-	 */
+	/* ALPN names in wire form (u8 length, bytes), as offered, walked with tls_alpn_next: as many as fit. */
 	uint16_t alpn_len;
 	uint8_t alpn[256];
 };

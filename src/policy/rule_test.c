@@ -111,6 +111,11 @@ static void test_cidrs(void **state)
 	}
 }
 
+static struct buf *fresh(struct buf *bufs, size_t *n)
+{
+	return &bufs[(*n)++];
+}
+
 struct refused {
 	struct rec_rule asked;
 	bool tls_given;
@@ -133,12 +138,12 @@ static void test_refused(void **state)
 	memset(longest, 'x', sizeof longest);
 
 #define HOST .host = STR("x.com")
-#define LIST(values) list(&b[n++], values)
+#define LIST(values) list(fresh(b, &n), values)
 	const struct refused cases[] = {
 		{{.id = 1}, false, "host"},
 		{{HOST, .cidr = STR("10.0.0.0/8")}, false, "host"},
-		{{HOST, .ports = numbers(&b[n++], zero, 1)}, false, "ports"},
-		{{HOST, .ports = numbers(&b[n++], high, 2)}, false, "ports"},
+		{{HOST, .ports = numbers(fresh(b, &n), zero, 1)}, false, "ports"},
+		{{HOST, .ports = numbers(fresh(b, &n), high, 2)}, false, "ports"},
 		{{HOST, .ports = LIST("80")}, false, "ports"},
 		{{HOST, .ports = str_make(many_ports, sizeof many_ports)}, false, "ports"},
 		{{HOST, .methods = LIST("GET,")}, false, "methods"},
