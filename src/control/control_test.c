@@ -231,6 +231,48 @@ static void test_a_worker_that_died_gets_the_policy_again(void **state)
 	fake_answer_finish(&a);
 }
 
+static void add_large_rule(struct fake *f, unsigned i)
+{
+	_cleanup_(buf_finish) struct buf paths = {0}, b = {0};
+	char path[1001], name[16];
+	struct fake_answer a;
+
+	for (unsigned k = 0; k < 30; k++) {
+		snprintf(path, sizeof path, "/%03u/%0990u", k, i);
+		wire_list_add_z(&paths, path);
+	}
+	snprintf(name, sizeof name, "large%u", i);
+	struct rec_rule rule = {.name = str_of(name), .host = STR("example.com"), .paths = buf_str(&paths)};
+	assert_int_equal(wire_encode(&rec_rule_wire, &rule, &b), 0);
+	struct msg_rule_create m = {.key_hash = fake_hash(f), .op = OP_RULE_CREATE, .rule = buf_str(&b)};
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_rule_create, &m, &a), 201);
+	fake_answer_finish(&a);
+}
+
+/* More bytes of policy than a channel holds unsent: the doors take turns, and no worker is taken for dead. */
+static void test_many_doors_and_large_policies(void **state)
+{
+	struct fake *f = *state;
+	struct fake_answer a;
+	char name[16];
+
+	for (unsigned i = 0; i < 160; i++)
+		add_large_rule(f, i);
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(name, sizeof name, "vm%u", i);
+		struct msg_vm_create m = {.key_hash = fake_hash(f), .op = OP_VM_CREATE, .name = str_of(name),
+					  .memory_mib = 512, .egress_mode = 2, .egress_inherit = true};
+		assert_int_equal(fake_call(f, MSG_TYPE_msg_vm_create, &m, &a), 201);
+		fake_until_state(f, ((struct row_vm *)(void *)a.rows.v[0]->record)->id, VM_READY);
+		fake_answer_finish(&a);
+	}
+	unsigned commits = fake_worker_get(f)->commits;
+	assert_int_equal(put_mode(f, 0, 1), 200);
+	assert_int_equal(fake_worker_get(f)->commits, commits + 4);
+	assert_int_equal(fake_worker_get(f)->rules, 160);
+	assert_int_equal(f->restarts, 0);
+}
+
 /* --- lists, host, health --- */
 
 static void test_lists_and_host(void **state)
@@ -426,6 +468,7 @@ int main(void)
 		T(test_a_worker_that_refuses_is_replaced),
 		T(test_a_worker_that_is_silent_is_replaced),
 		T(test_a_worker_that_died_gets_the_policy_again),
+		T(test_many_doors_and_large_policies),
 		T(test_lists_and_host),
 		T(test_the_journal_is_followed_into_the_index),
 		T(test_another_workspace_is_as_if_it_were_not_there),

@@ -15,6 +15,9 @@
 #define WORKER_TIMEOUT_MS 5000 /* for a worker that irond is starting */
 #define RETRY_MS 100	       /* irond attaches the door on another channel: the worker may not know it yet */
 #define RETRIES_MAX 50
+/* A channel closes when too much is unsent (os/ipc.c, 16 MiB): one more policy must fit above this. */
+#define QUEUE_BUSY ((size_t)2 << 20)
+#define TURN_MS 10
 
 struct door {
 	struct dist *dist;
@@ -189,6 +192,10 @@ static void push(struct door *d)
 
 	if (!worker) {
 		schedule(d, WORKER_TIMEOUT_MS);
+		return;
+	}
+	if (ipc_peer_queued(worker) > QUEUE_BUSY) { /* the doors of one workspace take turns */
+		schedule(d, TURN_MS);
 		return;
 	}
 	evtimer_del(d->timer);
