@@ -90,9 +90,9 @@ class Api:
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 [*self.wrapper, str(BUILD / "src/prog/iron-api"), *who, "--state", str(directory), "--log", "info"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[],
-                preexec_fn=lambda: (os.dup2(theirs.fileno(), 3), os.set_inheritable(3, True)), close_fds=False,
-                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"})
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(3,),
+                preexec_fn=lambda: os.dup2(theirs.fileno(), 3),
+                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "ASAN_OPTIONS": "detect_leaks=0"})
         theirs.close()
         with open(directory / "cert.pem") as cert, open(directory / "key.pem") as key:
             self.irond.send("msg_api_config", fds=[cert.fileno(), key.fileno(), self.listener.fileno()], listeners=1, tls=self.tls,
@@ -204,8 +204,8 @@ def vm_row(**values):
     return {**row, **values}
 
 
-def answer_vm(status=200, **values):
+def answer_vm(http_status=200, /, **values):
     def handle(control, request):
         control.row(request, "row_vm", **vm_row(**values))
-        control.done(request, status)
+        control.done(request, http_status)
     return handle
