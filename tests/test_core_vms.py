@@ -298,6 +298,14 @@ def test_stop_asks_the_guest_first_and_the_next_irond_knows_its_vms(lab, machine
     assert json.loads((machines.dir(31) / "vm.json").read_text())["slot"] != slot
     machines.start(30, 2)
 
+    # what an interrupted prepare and an interrupted remove leave
+    half, empty = machines.dir(32), machines.dir(33)
+    half.mkdir(mode=0o700)
+    empty.mkdir(mode=0o700)
+    record = json.loads((machines.dir(30) / "vm.json").read_text())
+    (half / "vm.json").write_text(json.dumps(record | {"vm": id_text("vm_", 32), "slot": 4000, "prepared": False}))
+    (half / "overlay.qcow2").write_bytes(b"half")
+
     # a killed irond: its successor ends what it left and knows the VMs as stopped
     qemu = machines.qemu(30)[0]
     lab.process.kill()
@@ -306,8 +314,10 @@ def test_stop_asks_the_guest_first_and_the_next_irond_knows_its_vms(lab, machine
     lab.start(wait=False)
     machines.control = lab.role("iron-control", nth=count + 1)
     machines.control.message("msg_images_end")
-    assert not alive(qemu)
+    assert not alive(qemu) and not half.exists() and not empty.exists()
     machines.nothing_runs(30)
+    machines.prepare(32)
+    machines.remove(32)
     machines.start(30, 3)
     machines.kill(30)
     machines.remove(30)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
@@ -155,7 +156,7 @@ struct restart_plan {
 
 static int make_plan(const struct buf old[], const struct conf *next, struct restart_plan *ret, struct error *reterr)
 {
-	static const enum role kinds[] = {ROLE_API, ROLE_CONTROL, ROLE_EGRESS, ROLE_AUDIT};
+	static const enum role kinds[] = {ROLE_API, ROLE_CONTROL, ROLE_VM, ROLE_EGRESS, ROLE_AUDIT};
 
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
 		_cleanup_(buf_finish) struct buf now = {0};
@@ -171,10 +172,10 @@ static void restart_changed(struct role_proc *r, void *user)
 {
 	const struct restart_plan *plan = user;
 
-	if (!plan->changed[role_kind(r)] || is_down(r)) /* down: told anew when it comes back */
+	if (!plan->changed[role_kind(r)])
 		return;
 	log_info("restarted for its new configuration", "name=%s id=%lu", role_name(r), role_id(r));
-	role_stop(r, ROLE_GRACE_MS); /* its owner starts it again when it is down */
+	role_restart(r, ROLE_GRACE_MS);
 }
 
 /* What the running roles were told: taken when they are told, since the certificate's file may have been replaced. */
@@ -211,6 +212,7 @@ static int apply(struct broker *b, struct conf *next, struct error *reterr)
 	b->conf = next;
 	b->role_host.state_dir = next->state_dir;
 	b->role_host.log_level = next->log_level;
+	log_init("irond", conf_log_level(next));
 	r = broker_remember_conf(b, reterr);
 	broker_each_role(b, restart_changed, &plan);
 	return r;
@@ -313,6 +315,18 @@ static int check_walls(const struct broker *b, struct error *reterr)
 			 report.seccomp ? "Landlock (5.13 or later, with lsm=landlock)" : "seccomp filters");
 }
 
+/* About twenty descriptors a VM; the roles set their own, lower limits. */
+static void raise_file_limit(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur == l.rlim_max)
+		return;
+	l.rlim_cur = l.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &l) < 0)
+		log_warn("the limit of open files stays low", "error=%s", log_quote(strerror(errno)));
+}
+
 static int setup(struct broker *b, struct error *reterr)
 {
 	_cleanup_free_ char *socket = xasprintf("%s/irond.sock", b->conf->run_dir);
@@ -349,6 +363,7 @@ int broker_create(const struct broker_options *options, struct conf *conf, struc
 					  .log_level = conf->log_level,
 					  .degraded = strcmp(conf->sandbox, "degraded") == 0};
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	raise_file_limit();
 	r = setup(b, reterr);
 	if (r < 0)
 		broker_destroy(b);

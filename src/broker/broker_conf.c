@@ -332,7 +332,7 @@ int config_send_vm(const struct broker *b, const char *run_dir, uint64_t vm, uin
 
 	for (; r == 0 && n < ARRAY_SIZE(names); n++) {
 		_cleanup_free_ char *path = xasprintf("%s/%s", run_dir, names[n]);
-		r = unix_connect(path, &fds[n]);
+		r = unix_connect_now(path, &fds[n]); /* a taken QEMU that does not accept must not stop irond */
 		if (r < 0) {
 			error_set(reterr, r, "%s: %s", path, strerror(-r));
 			break;
@@ -343,6 +343,16 @@ int config_send_vm(const struct broker *b, const char *run_dir, uint64_t vm, uin
 	while (n > 0)
 		close(fds[--n]);
 	return r;
+}
+
+enum log_level conf_log_level(const struct conf *conf)
+{
+	static const char *const names[] = {"debug", "info", "warn", "error"};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
+		if (strcmp(conf->log_level, names[i]) == 0)
+			return (enum log_level)i;
+	return LOG_LEVEL_INFO;
 }
 
 /* --- has it changed? --- */
@@ -363,8 +373,10 @@ int config_fingerprint(const struct conf *conf, enum role kind, struct buf *out,
 	struct msg_egress_config egress;
 	struct msg_api_config api = api_record(conf);
 	struct msg_audit_config audit = audit_record(conf);
-	int r;
+	int r = buf_printf(out, "%s\n", conf->log_level);
 
+	if (r < 0)
+		return r;
 	if (kind == ROLE_API) {
 		r = wire_encode(&msg_api_config_wire, &api, out);
 		for (unsigned i = 0; r == 0 && i < conf->listen_count; i++)

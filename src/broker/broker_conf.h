@@ -1,5 +1,6 @@
 #pragma once
 /* What each role is told (codec/msg_broker.h), from iron.yaml, and the API's listening sockets. */
+#include "base/log.h"
 #include "broker/broker.h"
 
 /* Opened from conf->listen; kept over restarts of iron-api. The reason names the address and what to look at. */
@@ -15,5 +16,6 @@ int config_send_egress(const struct broker *b, uint64_t workspace, int fd, struc
 int config_send_vm(const struct broker *b, const char *run_dir, uint64_t vm, uint64_t generation, int fd,
 		   struct error *reterr);
 
+enum log_level conf_log_level(const struct conf *conf);
 /* What role `kind` would be told by `conf`, as bytes, to see whether a reload changes it. */
 int config_fingerprint(const struct conf *conf, enum role kind, struct buf *out, struct error *reterr);

@@ -90,14 +90,8 @@ static void on_down(struct role_proc *r, int status, const char *reason, bool ag
 		broker_stop_step(b);
 		return;
 	}
-	if (b->ready) {
-		if (!again) { /* stopped by a reload, to be told anew */
-			struct error e = {0};
-			if (role_start(r, &e) < 0)
-				broker_fail(b, e.text);
-		}
+	if (b->ready)
 		return;
-	}
 	snprintf(text, sizeof text, "%s did not start: %s", role_name(r), reason);
 	broker_fail(b, text);
 }

@@ -13,14 +13,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "os/pidfd.h"
+#include "os/sandbox.h"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED
-#endif
-#elif defined(__SANITIZE_ADDRESS__)
-#define SANITIZED
-#endif
 #define CHANNEL_FD 3
 #define START_TIMEOUT_MS 30000
 #define BACKOFF_MIN_MS 100
@@ -89,7 +83,7 @@ struct child {
 static void run_child(const struct child *c)
 {
 	static char *const environment[] = {(char *)(uintptr_t)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", (char *)(uintptr_t)"LANG=C.UTF-8",
-#ifdef SANITIZED
+#if SANDBOX_SANITIZED
 					    /* the leak checker traces its own process, which the sandbox forbids */
 					    (char *)(uintptr_t)"ASAN_OPTIONS=detect_leaks=0",
 #endif
@@ -275,10 +269,12 @@ int role_start(struct role_proc *r, struct error *reterr)
 {
 	int k;
 
-	if (r->state != ROLE_DOWN)
+	if (r->state == ROLE_STARTING || r->state == ROLE_UP)
 		return error_set(reterr, -EALREADY, "%s runs already", r->setup.name);
-	event_del(r->timer);
 	r->wanted = true;
+	if (r->state == ROLE_STOPPING)
+		return 0;
+	event_del(r->timer);
 	k = spawn(r, reterr);
 	if (k < 0) {
 		r->wanted = false;
@@ -287,22 +283,34 @@ int role_start(struct role_proc *r, struct error *reterr)
 	return k;
 }
 
-bool role_stop(struct role_proc *r, unsigned grace_ms)
+static void end(struct role_proc *r, unsigned grace_ms)
 {
-	r->wanted = false;
-	if (r->state == ROLE_DOWN) {
-		event_del(r->timer);
-		return false;
-	}
 	if (r->state == ROLE_STOPPING)
-		return true;
+		return;
 	r->state = ROLE_STOPPING;
 	ipc_peer_destroy(take_ptr(r->peer));
 	if (grace_ms)
 		arm(r, grace_ms);
 	else
 		pidfd_signal(r->pidfd, SIGKILL);
-	return true;
+}
+
+bool role_stop(struct role_proc *r, unsigned grace_ms)
+{
+	r->wanted = false;
+	if (r->state != ROLE_DOWN)
+		end(r, grace_ms);
+	else
+		event_del(r->timer);
+	return r->state != ROLE_DOWN;
+}
+
+void role_restart(struct role_proc *r, unsigned grace_ms)
+{
+	if (r->state == ROLE_DOWN) /* it is told anew when it comes back, or is not wanted */
+		return;
+	r->backoff_ms = BACKOFF_MIN_MS;
+	end(r, grace_ms);
 }
 
 void role_kill(struct role_proc *r)

@@ -49,11 +49,13 @@ struct role_proc *role_create(const struct role_host *host, const struct role_se
 /* SIGKILL when it still runs, and reaped; no callback. NULL allowed. */
 void role_destroy(struct role_proc *r);
 
-/* DOWN → STARTING. */
+/* DOWN → STARTING. STOPPING: started again, by itself, as soon as the old one is gone. */
 int role_start(struct role_proc *r, struct error *reterr);
 /* Closes the channel, on which a role exits by itself; SIGKILL after grace_ms (0: at once). `down` follows. In state DOWN
  * it only cancels a pending restart, and `down` does not follow: false. */
 bool role_stop(struct role_proc *r, unsigned grace_ms);
+/* Ends as role_stop does, and is started again, with the configuration of then; tried until it succeeds. */
+void role_restart(struct role_proc *r, unsigned grace_ms);
 /* SIGKILL; it is started again as after any death. */
 void role_kill(struct role_proc *r);
 

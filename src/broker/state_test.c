@@ -37,7 +37,8 @@ static const struct vm_record example = {.vm = 0x7123456789abcdef,
 					 .slot = 16383,
 					 .vcpus = 32,
 					 .memory_mib = 262144,
-					 .disk_gib = 2048};
+					 .disk_gib = 2048,
+					 .prepared = true};
 
 static void a_record_comes_back(void **state)
 {

@@ -50,8 +50,10 @@ static int load_one(struct broker *b, const char *dir, const char *name, struct 
 	char text[ID_TEXT_SIZE];
 	int r = vm_record_read(dir, &record, &e);
 
-	if (r == -ENOENT)
-		return dir_remove(dir) < 0 ? error_set(reterr, -EIO, "%s cannot be removed", dir) : 0;
+	if (r == -ENOENT || (r == 0 && !record.prepared)) {
+		r = dir_remove(dir);
+		return r < 0 ? error_set(reterr, r, "%s cannot be removed: %s", dir, strerror(-r)) : 0;
+	}
 	if (r == 0) {
 		id_format("vm_", record.vm, text);
 		if (strcmp(text, name) != 0)
@@ -165,14 +167,17 @@ static int remove_files(const struct vm *v)
 	return r < 0 ? r : dir_remove(v->dir);
 }
 
-static int make_files(const struct vm *v, struct error *reterr)
+/* The record goes first, since it holds the uids that the disk will belong to, and last once more: complete. */
+static int make_files(struct vm *v, struct error *reterr)
 {
 	int r = dir_make(v->dir, 0700, 0, 0);
 
 	if (r < 0)
 		return error_set(reterr, r, "%s: %s", v->dir, strerror(-r));
-	r = vm_record_write(v->dir, &v->record, reterr);
-	return r < 0 ? r : make_disk(v, reterr);
+	if ((r = vm_record_write(v->dir, &v->record, reterr)) < 0 || (r = make_disk(v, reterr)) < 0)
+		return r;
+	v->record.prepared = true;
+	return vm_record_write(v->dir, &v->record, reterr);
 }
 
 void vm_prepare(struct broker *b, const struct msg_vm_prepare *m, struct reply to)

@@ -9,7 +9,8 @@
 
 struct workspace;
 
-/* Reads state_dir/vms; a directory without a record is what an interrupted prepare or remove left, and is removed. */
+/* Reads state_dir/vms; a directory without a complete record is what an interrupted prepare or
+ * remove left, and is removed. */
 int vms_load(struct broker *b, struct error *reterr);
 /* At the end, in this order around workspaces_destroy: whatever still runs is killed at once; then the table goes. */
 void vms_abandon(struct broker *b);

@@ -65,14 +65,6 @@ static void on_down(struct role_proc *r, int status, const char *reason, bool ag
 	if (again)
 		return;
 	vms_worker_gone(b, w);
-	/* A VM that was let in while the worker was ending gets a new one. */
-	if (w->used > 0 && !b->stopping) {
-		struct error e = {0};
-		if (role_start(r, &e) == 0)
-			return;
-		log_error("worker not started", "workspace=%lu reason=%s", w->id, log_quote(e.text));
-		return;
-	}
 	if (w->used == 0)
 		workspace_free(w);
 	broker_stop_step(b);
@@ -130,7 +122,8 @@ int workspace_acquire(struct broker *b, uint64_t id, struct workspace **ret, str
 
 	if (made && (r = workspace_create(b, id, &w, reterr)) < 0)
 		return r;
-	if (role_state(w->role) == ROLE_DOWN) /* not merely between two lives: that one is started earlier by this */
+	/* DOWN may be between two lives: that one is brought forward. STOPPING: its time had come just now. */
+	if (role_state(w->role) == ROLE_DOWN || role_state(w->role) == ROLE_STOPPING)
 		r = role_start(w->role, reterr);
 	if (r < 0) {
 		if (made)

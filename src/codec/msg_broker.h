@@ -123,7 +123,8 @@ WIRE_DECLARE(msg_host_get, MSG_HOST_GET_FIELDS);
 	F(T, u64, disk_total_mib, 0)                                                                                   \
 	F(T, u64, disk_available_mib, 0)
 WIRE_DECLARE(msg_host, MSG_HOST_FIELDS);
-/* Answered by one msg_role_row a running role, then msg_result. irond has pinged each: state "ok" or "silent". */
+/* Answered by one msg_role_row a role that is to run, then msg_result. irond has pinged each: state "ok" or "silent"; one
+ * that is between two lives is "starting" or "down". */
 #define MSG_ROLES_GET_FIELDS(F, T)
 WIRE_DECLARE(msg_roles_get, MSG_ROLES_GET_FIELDS);
 #define MSG_ROLE_ROW_FIELDS(F, T)                                                                                      \

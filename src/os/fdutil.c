@@ -191,7 +191,7 @@ int unix_listen(const char *path, mode_t mode, int *ret_fd)
 	return 0;
 }
 
-int unix_connect(const char *path, int *ret_fd)
+static int connect_to(const char *path, int flags, int *ret_fd)
 {
 	_cleanup_close_ int fd = -1;
 	struct sockaddr_un sa;
@@ -199,9 +199,19 @@ int unix_connect(const char *path, int *ret_fd)
 
 	if (r < 0)
 		return r;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0)
 		return -errno;
 	*ret_fd = take_fd(fd);
 	return 0;
+}
+
+int unix_connect(const char *path, int *ret_fd)
+{
+	return connect_to(path, 0, ret_fd);
+}
+
+int unix_connect_now(const char *path, int *ret_fd)
+{
+	return connect_to(path, SOCK_NONBLOCK, ret_fd);
 }

@@ -24,5 +24,7 @@ int dir_remove(const char *path);
 
 /* Listening stream socket at path, replacing a stale one; mode is set before it accepts. -ENAMETOOLONG, -errno. */
 int unix_listen(const char *path, mode_t mode, int *ret_fd);
-/* Connected, blocking stream socket. */
+/* Connected stream socket, blocking. */
 int unix_connect(const char *path, int *ret_fd);
+/* The same, non-blocking. -EAGAIN: the other side does not accept. */
+int unix_connect_now(const char *path, int *ret_fd);

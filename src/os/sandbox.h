@@ -7,6 +7,19 @@
 
 #include "base/error.h"
 
+/* Whether this build is watched by AddressSanitizer, which maps more than RLIMIT_DATA would allow and whose leak checker
+ * traces its own process: two walls that such a build goes without. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANDBOX_SANITIZED 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define SANDBOX_SANITIZED 1
+#endif
+#ifndef SANDBOX_SANITIZED
+#define SANDBOX_SANITIZED 0
+#endif
+
 enum sandbox_access { SANDBOX_READ = 1, SANDBOX_WRITE = 2, SANDBOX_CREATE = 4, SANDBOX_EXEC = 8 };
 
 struct sandbox_path {

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "broker/broker.h"
+#include "broker/broker_conf.h"
 #include "broker/ctl.h"
 #include "model/scope.h"
 #include "os/fdutil.h"
@@ -46,16 +47,6 @@ static int complain(const struct error *e)
 {
 	fprintf(stderr, "irond: %s\n", e->text);
 	return 1;
-}
-
-static enum log_level level_of(const struct conf *c)
-{
-	static const char *const names[] = {"debug", "info", "warn", "error"};
-
-	for (unsigned i = 0; i < ARRAY_SIZE(names); i++)
-		if (strcmp(c->log_level, names[i]) == 0)
-			return (enum log_level)i;
-	return LOG_LEVEL_INFO;
 }
 
 static int need_root(void)
@@ -114,7 +105,7 @@ static int run_daemon(const struct command_line *cl, struct conf *conf, struct s
 	struct error e = {0};
 	int r;
 
-	log_init("irond", level_of(conf));
+	log_init("irond", conf_log_level(conf));
 	umask(022);
 	setgroups(0, NULL);
 	r = broker_create(&options, conf, &b, &e);
