@@ -73,13 +73,11 @@ static void hang_up(struct exec_set *s, struct exec *e)
 	detach(s, e);
 }
 
-void exec_terminate(struct exec_set *s)
+void exec_signal(struct exec_set *s, int number, bool terminals_only)
 {
-	static const int signals[] = {SIGTERM, SIGHUP, SIGCONT};
-
 	for (struct exec *e = s->head; e; e = e->next)
-		for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
-			signal_group(e, signals[i]);
+		if (e->tty || !terminals_only)
+			signal_group(e, number);
 }
 
 void exec_hang_up(struct exec_set *s)

@@ -32,8 +32,8 @@ void exec_set_finish(struct exec_set *s);
 bool exec_on_frame(struct exec_set *s, const struct agent_frame *f);
 /* All streams are over. */
 void exec_hang_up(struct exec_set *s);
-/* The machine goes down: SIGTERM, and SIGHUP for shells, to every process; streams stay for their last words. */
-void exec_terminate(struct exec_set *s);
+/* To every process, or to those on a terminal; streams stay for their last words. */
+void exec_signal(struct exec_set *s, int number, bool terminals_only);
 /* A child's end, from waitpid(2); a pid that is none of the set's is passed over. */
 void exec_on_reaped(struct exec_set *s, pid_t pid, int status);
 

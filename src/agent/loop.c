@@ -3,13 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 
 #include "agent/contract.h"
 #include "agent/init.h"
 #include "agent/port.h"
+#include "agent/power.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -19,6 +19,7 @@ struct loop {
 	const struct loop_options *options;
 	struct channel channel;
 	struct exec_set execs;
+	struct power power;
 	int children; /* signalfd of SIGCHLD */
 	uint64_t quiet_until_ms;
 	struct pollfd fds[2 + EXEC_POLLFDS * EXEC_MAX];
@@ -32,18 +33,13 @@ static void on_reset(struct channel *c, void *user)
 
 static void power_off(struct loop *l)
 {
-	char name[] = "systemctl", verb[] = "poweroff", path[] = "PATH=/usr/bin:/bin";
-	char *argv[] = {name, verb, NULL}, *env[] = {path, NULL};
-	pid_t pid;
-
 	if (l->options->mode == LOOP_INIT)
 		init_power_off();
-	exec_terminate(&l->execs);
-	if (l->options->mode == LOOP_FD)
+	if (l->options->mode == LOOP_FD) {
+		exec_signal(&l->execs, SIGTERM, false);
 		exit(0);
-	int r = posix_spawn(&pid, "/usr/bin/systemctl", NULL, NULL, argv, env);
-	if (r)
-		log_error("cannot power off", "error=%s", log_quote(strerror(r)));
+	}
+	power_begin(&l->power, &l->execs, mono_ms());
 }
 
 static bool run_step(struct loop *l, struct str payload)
@@ -147,6 +143,8 @@ static int wait_ms(const struct loop *l, uint64_t now)
 		int quiet = (int)(l->quiet_until_ms - now);
 		ms = ms < 0 ? quiet : MIN(ms, quiet);
 	}
+	if (l->power.state == POWER_ENDING)
+		ms = ms < 0 ? POWER_LOOK_MS : MIN(ms, POWER_LOOK_MS);
 	return ms;
 }
 
@@ -173,7 +171,9 @@ static bool turn(struct loop *l)
 	if (l->fds[0].revents)
 		reap(l);
 	bool alive = l->fds[1].fd < 0 || serve_channel(l, l->fds[1].revents);
-	exec_settle(&l->execs, mono_ms());
+	now = mono_ms();
+	exec_settle(&l->execs, now);
+	power_settle(&l->power, &l->execs, now);
 	return alive;
 }
 
