@@ -570,6 +570,30 @@ static void test_index_tails(void **state)
 	sink_finish(&s);
 }
 
+/* Power went after the index's commit and before the journal's sync: the index is ahead of what is left of the journal, and
+ * what comes next has other numbers. */
+static void test_index_ahead_of_the_journal(void **state)
+{
+	struct sink s = {.w = *state};
+	struct audit_journal *j = open_journal(s.w, NULL);
+	struct audit_index_status status;
+
+	s.index = audit_index_create(&sink_calls, &s);
+	append_progress(j, 100);
+	run_index(&s, j);
+	audit_journal_close(j);
+	_cleanup_close_ int fd = open_segment(s.w, 1, O_RDWR);
+	assert_int_equal(ftruncate(fd, SEGMENT_HEADER_SIZE + 90 * (SEGMENT_FRAME_SIZE + 24)), 0);
+	j = open_journal(s.w, NULL);
+	append_progress(j, 5);
+	run_index(&s, j);
+	expect_indexed(&s, 105);
+	audit_index_status(s.index, &status);
+	assert_true(status.skipped == 0 && status.position.seq == JOURNAL_SEQ_STEP + 4);
+	audit_journal_close(j);
+	sink_finish(&s);
+}
+
 static void test_index_failures(void **state)
 {
 	struct sink s = {.w = *state};
@@ -675,7 +699,7 @@ int main(void)
 		cmocka_unit_test(test_crc), cmocka_unit_test(test_names), cmocka_unit_test(test_every_bit_of_a_record_counts),
 		T(test_append_and_rotate), T(test_batches_are_whole), T(test_numbers_are_never_given_twice),
 		T(test_torn_at_every_byte), T(test_damage_is_kept_and_passed), T(test_damaged_header),
-		T(test_a_made_segment_is_emptied), T(test_reader_follows), T(test_index_tails), T(test_index_failures),
+		T(test_a_made_segment_is_emptied), T(test_reader_follows), T(test_index_tails), T(test_index_ahead_of_the_journal), T(test_index_failures),
 		T(test_index_passes_damage), cmocka_unit_test(test_openset), cmocka_unit_test(test_budget),
 	};
 
