@@ -200,9 +200,9 @@ static void push(struct door *d)
 	}
 	evtimer_del(d->timer);
 	int r = policy_compile(dist->store, d->vm, &policy);
-	if (r) { /* an unreadable store shuts the door rather than leave an older policy standing */
-		replace_worker(dist, d->workspace, "the policy cannot be compiled");
-		return;
+	if (r) { /* what cannot be read shuts this door, rather than leave an older policy standing */
+		log_error("policy not compiled: the door is shut", "vm=%llu code=%d", (unsigned long long)d->vm, r);
+		policy = (struct compiled){.mode = MODE_ENFORCE};
 	}
 	struct commit *c = xcalloc(1, sizeof *c);
 	*c = (struct commit){dist, d->vm, d->wanted};

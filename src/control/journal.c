@@ -191,6 +191,20 @@ void detail_add_id(struct detail *d, const char *key, const char *prefix, uint64
 	detail_add(d, key, str_of(text));
 }
 
+void detail_add_list(struct detail *d, const char *key, struct str list)
+{
+	_cleanup_(buf_finish) struct buf text = {.max = DETAIL_MAX};
+	struct str item;
+
+	while (wire_list_next(&list, &item)) {
+		if (text.len)
+			buf_append_byte(&text, ' ');
+		buf_append_str(&text, item);
+	}
+	if (text.len)
+		detail_add(d, key, buf_str(&text));
+}
+
 struct str detail_end(struct detail *d)
 {
 	buf_append_z(&d->text, d->text.len ? "}" : "{}");

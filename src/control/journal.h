@@ -30,4 +30,6 @@ void detail_finish(struct detail *d);
 void detail_add(struct detail *d, const char *key, struct str value);
 void detail_add_u64(struct detail *d, const char *key, uint64_t value);
 void detail_add_id(struct detail *d, const char *key, const char *prefix, uint64_t id);
+/* Items as one text, with a space between them. */
+void detail_add_list(struct detail *d, const char *key, struct str list);
 struct str detail_end(struct detail *d);

@@ -171,6 +171,17 @@ static bool rules_have_room(struct request *r, uint64_t vm, const struct rec_rul
 	return false;
 }
 
+static void detail_of_ports(struct detail *d, struct str ports)
+{
+	_cleanup_(buf_finish) struct buf text = {0};
+	uint64_t port;
+
+	while (wire_list_next_u64(&ports, &port))
+		buf_printf(&text, "%s%llu", text.len ? " " : "", (unsigned long long)port);
+	if (text.len)
+		detail_add(d, "ports", buf_str(&text));
+}
+
 static bool rule_on_record(struct request *r, const char *action, uint64_t vm, const struct rec_rule *rule)
 {
 	_cleanup_(detail_finish) struct detail d = {0};
@@ -180,6 +191,10 @@ static bool rule_on_record(struct request *r, const char *action, uint64_t vm, c
 	detail_add(&d, rule->cidr.len ? "cidr" : "host", rule->cidr.len ? rule->cidr : rule->host);
 	detail_add(&d, "action", rule->action ? STR("deny") : STR("allow"));
 	detail_add(&d, "tls", rule->tls ? STR("passthrough") : STR("intercept"));
+	detail_of_ports(&d, rule->ports);
+	detail_add_list(&d, "methods", rule->methods);
+	detail_add_list(&d, "paths", rule->paths);
+	detail_add_list(&d, "addresses", rule->addresses);
 	return request_on_record(r, "rule", action, vm, &d);
 }
 

@@ -1,22 +1,12 @@
 #include <errno.h>
 
-#include "base/id.h"
-#include "base/log.h"
 #include "control/ops.h"
 
 #define STREAM_TIMEOUT_MS 10000
 
 static void detail_of(const struct msg_exec_open *m, struct detail *ret)
 {
-	_cleanup_(buf_finish) struct buf line = {0};
-	struct str argv = m->argv, item;
-
-	while (wire_list_next(&argv, &item)) {
-		if (line.len)
-			buf_append_byte(&line, ' ');
-		buf_append_str(&line, item);
-	}
-	detail_add(ret, "command", buf_str(&line));
+	detail_add_list(ret, "command", m->argv);
 	detail_add(ret, "user", m->user.len ? m->user : STR("agent"));
 	detail_add_u64(ret, "tty", m->tty);
 }

@@ -1,5 +1,5 @@
 #include <errno.h>
-#include <strings.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "control/auth.h"
@@ -62,6 +62,16 @@ static int insert_key(struct request *r, const struct store_key *key, const uint
 	return code ? code : store_commit(&tx);
 }
 
+static void detail_of_scopes(struct detail *d, uint32_t scopes)
+{
+	_cleanup_(buf_finish) struct buf list = {0};
+
+	for (unsigned i = 0; i < SCOPE_COUNT; i++)
+		if (scopes & 1U << i)
+			wire_list_add_z(&list, scope_text(i));
+	detail_add_list(d, "scopes", buf_str(&list));
+}
+
 void op_key_create(struct request *r)
 {
 	const struct msg_key_create *m = REQUEST_RECORD(r, msg_key_create);
@@ -73,7 +83,7 @@ void op_key_create(struct request *r)
 		return;
 	detail_add_id(&d, "made", "key_", r->new_id);
 	detail_add(&d, "name", m->name);
-	detail_add_u64(&d, "scopes", m->scopes);
+	detail_of_scopes(&d, m->scopes);
 	if (!request_on_record(r, "key", "create", 0, &d))
 		return;
 	key_generate(text, hash);

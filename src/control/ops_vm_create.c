@@ -207,6 +207,22 @@ static void answer_created(struct request *r)
 	request_done(r, 201);
 }
 
+/* "allow api.example.com", "deny 10.0.0.0/8" */
+static void detail_of_rules(struct detail *d, const struct creation *c)
+{
+	_cleanup_(buf_finish) struct buf list = {0}, item = {0};
+
+	for (size_t i = 0; i < c->nrules; i++) {
+		buf_clear(&item);
+		buf_append_z(&item, c->rules[i].action ? "deny " : "allow ");
+		buf_append_str(&item, c->rules[i].cidr.len ? c->rules[i].cidr : c->rules[i].host);
+		if (i + 1 < c->nrules)
+			buf_append_byte(&item, ',');
+		wire_list_add(&list, buf_str(&item));
+	}
+	detail_add_list(d, "rules", buf_str(&list));
+}
+
 static bool on_record(struct request *r, const struct creation *c, const struct row_image *image)
 {
 	const struct msg_vm_create *m = REQUEST_RECORD(r, msg_vm_create);
@@ -217,7 +233,9 @@ static bool on_record(struct request *r, const struct creation *c, const struct 
 	detail_add_u64(&d, "vcpus", c->spec.vcpus);
 	detail_add_u64(&d, "memory_mib", c->spec.memory_mib);
 	detail_add_u64(&d, "disk_gib", c->spec.disk_gib);
-	detail_add_u64(&d, "rules", c->nrules);
+	detail_add(&d, "egress_mode", m->egress_mode == 2 ? STR("inherit") : m->egress_mode ? STR("warn") : STR("enforce"));
+	detail_add(&d, "egress_inherit", m->egress_inherit ? STR("true") : STR("false"));
+	detail_of_rules(&d, c);
 	return request_on_record(r, "vm", "create", r->new_id, &d);
 }
 
