@@ -1,10 +1,5 @@
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "store/store_fixture.h"
 
-#include <cmocka.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sqlite3.h>
@@ -14,83 +9,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include "base/id.h"
-#include "store/store.h"
-
-struct world {
-	char dir[32];
-	struct store *store;
-	struct arena arena;
-	uint64_t workspace;
-};
-
-static void remove_files(const char *dir)
-{
-	DIR *d = opendir(dir);
-	struct dirent *e;
-
-	while (d && (e = readdir(d)))
-		if (e->d_name[0] != '.')
-			unlinkat(dirfd(d), e->d_name, 0);
-	if (d)
-		closedir(d);
-	rmdir(dir);
-}
-
-static void open_store(struct world *w)
-{
-	struct store_workspace ws;
-	struct error error = {0};
-
-	if (store_open(w->dir, &w->store, &error))
-		fail_msg("%s", error.text);
-	assert_int_equal(store_workspace_default(w->store, &w->arena, &ws), 0);
-	w->workspace = ws.id;
-}
-
-static int setup(void **state)
-{
-	struct world *w = xcalloc(1, sizeof *w);
-
-	snprintf(w->dir, sizeof w->dir, "/tmp/iron-store-XXXXXX");
-	assert_non_null(mkdtemp(w->dir));
-	w->arena.max = (size_t)256 << 20;
-	open_store(w);
-	*state = w;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct world *w = *state;
-
-	store_close(w->store);
-	arena_finish(&w->arena);
-	remove_files(w->dir);
-	free(w);
-	return 0;
-}
-
-static void reopen(struct world *w)
-{
-	store_close(take_ptr(w->store));
-	open_store(w);
-}
-
-/* Runs one writing call in a transaction of its own. */
-#define WRITE(w, call)                                                                                                 \
-	({                                                                                                             \
-		_cleanup_(store_tx_finish) struct store_tx own_tx = {0};                                                   \
-		int written = store_begin((w)->store, STORE_FULL, &own_tx);                                                \
-		if (written == 0)                                                                                      \
-			written = (call);                                                                              \
-		if (written == 0)                                                                                      \
-			written = store_commit(&own_tx);                                                                   \
-		written;                                                                                               \
-	})
-
-#define assert_str(s, text) assert_true(str_eq((s), str_of(text)))
 
 static int exec_raw(const char *dir, const char *sql)
 {
@@ -111,7 +29,7 @@ static void test_first_start_and_again(void **state)
 	struct store_workspace ws;
 	uint64_t first = w->workspace;
 
-	reopen(w);
+	world_reopen(w);
 	assert_true(w->workspace == first);
 	assert_int_equal(store_workspace_get(w->store, first, &w->arena, &ws), 0);
 	assert_str(ws.name, "default");
@@ -145,7 +63,7 @@ static void test_migration_is_all_or_nothing(void **state)
 	assert_null(w->store);
 	assert_int_equal(exec_raw(w->dir, "SELECT * FROM vms"), SQLITE_ERROR);
 	assert_int_equal(exec_raw(w->dir, "DROP TABLE images"), SQLITE_OK);
-	open_store(w);
+	world_open(w);
 }
 
 static void damage(const char *dir, const char *name, off_t at, size_t n)
@@ -170,11 +88,6 @@ static void test_damage_is_seen(void **state)
 	assert_null(w->store);
 }
 
-static int put_open(struct store *s, uint64_t seq, const struct record_open *e)
-{
-	return store_index_put(s, seq, (int64_t)seq * 1000, RECORD_OPEN, e);
-}
-
 static void test_damaged_index_is_thrown_away(void **state)
 {
 	struct world *w = *state;
@@ -183,12 +96,12 @@ static void test_damaged_index_is_thrown_away(void **state)
 
 	assert_int_equal(WRITE(w, put_open(w->store, 7, &e)), 0);
 	assert_int_equal(WRITE(w, store_index_advance(w->store, &head)), 0);
-	reopen(w);
+	world_reopen(w);
 	assert_int_equal(store_index_position(w->store, &head), 0);
 	assert_int_equal(head.seq, 7);
 	store_close(take_ptr(w->store));
 	damage(w->dir, "index.db", 0, 4096);
-	open_store(w);
+	world_open(w);
 	assert_int_equal(store_index_position(w->store, &head), 0);
 	assert_int_equal(head.seq, 0);
 }
@@ -224,7 +137,7 @@ static void test_kill_after_commit(void **state)
 		pid_t pid = fork();
 		if (pid == 0) {
 			struct store_tx tx = {0};
-			open_store(w);
+			world_open(w);
 			store_begin(w->store, STORE_NORMAL, &tx);
 			for (int i = 0; i < 5; i++)
 				store_policy_version_next(w->store, &version);
@@ -234,7 +147,7 @@ static void test_kill_after_commit(void **state)
 		}
 		assert_int_equal(waitpid(pid, NULL, 0), pid);
 	}
-	open_store(w);
+	world_open(w);
 	assert_int_equal(WRITE(w, store_policy_version_next(w->store, &version)), 0);
 	assert_int_equal(version, 6);
 }
@@ -386,7 +299,7 @@ static void test_vm(void **state)
 	assert_int_equal(WRITE(w, store_vm_update(w->store, &got)), 0);
 	assert_int_equal(WRITE(w, store_vm_set_job(w->store, 1, 2, 9)), 0);
 	assert_int_equal(WRITE(w, store_vm_set_labels(w->store, 1, STR_NONE)), 0);
-	reopen(w);
+	world_reopen(w);
 	assert_int_equal(store_vm_lookup(w->store, 1, &w->arena, &got), 0);
 	assert_str(got.row.status, "failed");
 	assert_str(got.row.status_reason, "no room");
@@ -666,236 +579,27 @@ static void test_images(void **state)
 	assert_int_equal(store_image_find(w->store, STR("mini"), &w->arena, &got), 0);
 }
 
-/* --- events --- */
-
-/* Event i: seq 10 i. Every third is for b.example.com, every fourth denied, every fifth of VM 2. */
-static struct record_open event_of(struct world *w, uint64_t i)
-{
-	return (struct record_open){
-		.vm = i % 5 ? 1 : 2,
-		.workspace = w->workspace,
-		.host = i % 3 ? STR("a.example.com") : STR("b.example.com"),
-		.port = 443,
-		.protocol = PROTO_TLS,
-		.verdict = i % 4 ? VERDICT_ALLOWED : VERDICT_DENIED,
-	};
-}
-
-static void add_events(struct world *w, uint64_t from, uint64_t to)
-{
-	struct store_tx tx = {0};
-
-	assert_int_equal(store_begin(w->store, STORE_NORMAL, &tx), 0);
-	for (uint64_t i = from; i <= to; i++) {
-		struct record_open e = event_of(w, i);
-		assert_int_equal(put_open(w->store, i * 10, &e), 0);
-	}
-	struct msg_audit_head head = {.segment = 1, .offset = 4096, .seq = to * 10};
-	assert_int_equal(store_index_advance(w->store, &head), 0);
-	assert_int_equal(store_commit(&tx), 0);
-}
-
-static struct store_events events(struct world *w, const struct msg_events_list *q)
-{
-	struct store_events page;
-
-	assert_int_equal(store_events_list(w->store, w->workspace, q, &w->arena, &page), 0);
-	return page;
-}
-
-static void test_event_life(void **state)
-{
-	struct world *w = *state;
-	struct msg_events_list q = {0};
-	struct record_progress progress = {.open_seq = 10, .bytes_sent = 5, .bytes_received = 6};
-	struct record_close close = {.open_seq = 10, .bytes_sent = 50, .bytes_received = 60, .duration_ms = 70, .status = 200,
-				     .outcome = CLOSE_DONE, .address = STR("192.0.2.1")};
-	struct record_close aborted = {.open_seq = 20, .outcome = CLOSE_ABORTED};
-
-	add_events(w, 1, 2);
-	assert_int_equal(WRITE(w, store_index_put(w->store, 30, 1, RECORD_PROGRESS, &progress)), 0);
-	struct row_event e = events(w, &q).v[1];
-	assert_true(e.seq == 10 && !e.closed && e.bytes_sent == 5 && e.bytes_received == 6 && e.timestamp == 10000);
-	assert_int_equal(WRITE(w, store_index_put(w->store, 40, 2, RECORD_CLOSE, &close)), 0);
-	e = events(w, &q).v[1];
-	assert_true(e.closed && e.bytes_sent == 50 && e.duration_ms == 70 && e.status == 200);
-	assert_str(e.address, "192.0.2.1");
-	/* the same again, from the open on, changes nothing */
-	add_events(w, 1, 2);
-	assert_int_equal(WRITE(w, store_index_put(w->store, 30, 1, RECORD_PROGRESS, &progress)), 0);
-	e = events(w, &q).v[1];
-	assert_true(e.closed && e.bytes_sent == 50 && events(w, &q).n == 2);
-	/* an assumption gives way to the worker's word, and not the other way round */
-	assert_int_equal(WRITE(w, store_index_put(w->store, 50, 2, RECORD_CLOSE, &aborted)), 0);
-	close.open_seq = 20;
-	assert_int_equal(WRITE(w, store_index_put(w->store, 60, 2, RECORD_CLOSE, &close)), 0);
-	assert_int_equal(WRITE(w, store_index_put(w->store, 70, 2, RECORD_CLOSE, &aborted)), 0);
-	assert_int_equal(events(w, &q).v[0].status, 200);
-}
-
-static void test_event_filters(void **state)
-{
-	struct world *w = *state;
-	struct record_dns dns = {.vm = 1, .workspace = w->workspace, .name = STR("x.example"), .qtype = 28, .answer = STR("nxdomain"), .count = 3};
-	struct record_drop drop = {.vm = 1, .workspace = w->workspace, .protocol = PROTO_UDP, .address = STR("192.0.2.9"), .port = 443,
-				   .reason = STR("udp"), .count = 7};
-
-	add_events(w, 1, 60);
-	assert_int_equal(WRITE(w, store_index_put(w->store, 605, 1, RECORD_DNS, &dns)), 0);
-	assert_int_equal(WRITE(w, store_index_put(w->store, 606, 1, RECORD_DROP, &drop)), 0);
-	assert_int_equal(WRITE(w, store_index_advance(w->store, &(struct msg_audit_head){1, 1, 606})), 0);
-#define COUNT(...) (events(w, &(struct msg_events_list){.limit = 500, __VA_ARGS__}).n)
-	assert_int_equal(COUNT(), 61);
-	assert_int_equal(COUNT(.vm = 2), 12);
-	assert_int_equal(COUNT(.verdict = 1), 45);
-	assert_int_equal(COUNT(.verdict = 2), 16);
-	assert_int_equal(COUNT(.verdict = 4), 16);
-	assert_int_equal(COUNT(.verdict = 3), 0);
-	assert_int_equal(COUNT(.allowed = 1), 16);
-	assert_int_equal(COUNT(.allowed = 2), 45);
-	assert_int_equal(COUNT(.mode = 1), 61);
-	assert_int_equal(COUNT(.mode = 2), 0);
-	assert_int_equal(COUNT(.host = STR("b.example.com")), 20);
-	assert_int_equal(COUNT(.host = STR("*.example.com")), 60);
-	assert_int_equal(COUNT(.host = STR("*.b.example.com")), 20); /* itself too */
-	assert_int_equal(COUNT(.host = STR("*.xample.com")), 0);
-	assert_int_equal(COUNT(.cidr = STR("10.0.0.0/8")), 0);
-	assert_int_equal(COUNT(.protocol = PROTO_DNS), 1);
-	assert_int_equal(COUNT(.protocol = PROTO_UDP), 1);
-	assert_int_equal(COUNT(.since = 301000), 30); /* i > 30: seq 310 on */
-	assert_int_equal(COUNT(.until = 300000, .since = 100000), 21);
-	assert_int_equal(COUNT(.since = 700000), 0);
-	assert_int_equal(COUNT(.until = 1), 1); /* the drop, stamped 1 */
-	struct row_event e = events(w, &(struct msg_events_list){.protocol = PROTO_DNS}).v[0];
-	assert_str(e.host, "x.example");
-	assert_str(e.reason, "type 28: nxdomain, 3 times");
-	e = events(w, &(struct msg_events_list){.protocol = PROTO_UDP}).v[0];
-	assert_str(e.reason, "7 packets dropped: udp");
-	assert_true(e.verdict == VERDICT_DENIED && e.closed);
-	struct store_events page;
-	assert_int_equal(store_events_list(w->store, w->workspace + 1, &(struct msg_events_list){0}, &w->arena, &page), 0);
-	assert_int_equal(page.n, 0);
-}
-
-/* A follower sees each event once, in order, whatever is appended, closed and empty between its calls. */
-static void test_follow(void **state)
-{
-	struct world *w = *state;
-	struct msg_events_list q = {.order = 1, .limit = 7, .host = STR("b.example.com")};
-	uint64_t made = 0, next = 30, calls = 0;
-
-	while (next <= 300 * 10) {
-		struct store_events page = events(w, &q);
-		for (size_t i = 0; i < page.n; i++, next += 30)
-			assert_int_equal(page.v[i].seq, next);
-		assert_true(page.page.cursor.len > 0);
-		q.cursor = page.page.cursor;
-		if (made < 300 && calls % 3 == 0) {
-			add_events(w, made + 1, made + 20);
-			made += 20;
-			struct record_close close = {.open_seq = made * 10, .outcome = CLOSE_DONE};
-			assert_int_equal(WRITE(w, store_index_put(w->store, made * 10 + 1, 1, RECORD_CLOSE, &close)), 0);
-		}
-		assert_true(calls++ < 1000);
-	}
-	assert_int_equal(events(w, &q).n, 0);
-}
-
-static void test_event_pages_backwards(void **state)
-{
-	struct world *w = *state;
-	struct msg_events_list q = {.limit = 9};
-	uint64_t expect = 200;
-
-	add_events(w, 1, 200);
-	for (uint64_t made = 200;; made += 5) {
-		struct store_events page = events(w, &q);
-		for (size_t i = 0; i < page.n; i++)
-			assert_int_equal(page.v[i].seq, 10 * expect--);
-		assert_int_equal(page.page.has_more, page.page.cursor.len > 0);
-		q.cursor = page.page.cursor;
-		if (!page.page.has_more)
-			break;
-		add_events(w, made + 1, made + 5);
-	}
-	assert_int_equal(expect, 0);
-	q.order = 1; /* a cursor of the other order */
-	q.cursor = events(w, &(struct msg_events_list){.limit = 1}).page.cursor;
-	struct store_events page;
-	assert_int_equal(store_events_list(w->store, w->workspace, &q, &w->arena, &page), -EINVAL);
-}
-
-/* Numbers jump at each start of iron-audit: a scan over the gaps reaches what is behind them. */
-static void test_events_over_gaps(void **state)
-{
-	struct world *w = *state;
-	struct record_open e = event_of(w, 1);
-
-	for (uint64_t i = 1; i <= 20; i++)
-		assert_int_equal(WRITE(w, put_open(w->store, i << 22, &e)), 0);
-	assert_int_equal(WRITE(w, store_index_advance(w->store, &(struct msg_audit_head){1, 1, 20 << 22})), 0);
-	assert_int_equal(COUNT(), 20);
-	assert_int_equal(COUNT(.order = 1), 20);
-}
-
-static void test_reset_and_trim(void **state)
-{
-	struct world *w = *state;
-	struct msg_audit_head head;
-	uint64_t n = 0;
-
-	add_events(w, 1, 50);
-	assert_int_equal(WRITE(w, store_index_trim(w->store, 201000, 15, &n)), 0);
-	assert_int_equal(n, 15);
-	assert_int_equal(WRITE(w, store_index_trim(w->store, 201000, 15, &n)), 0);
-	assert_int_equal(n, 5);
-	assert_int_equal(COUNT(), 30);
-	assert_int_equal(WRITE(w, store_index_reset(w->store)), 0);
-	assert_int_equal(COUNT(), 0);
-	assert_int_equal(store_index_position(w->store, &head), 0);
-	assert_true(head.seq == 0 && head.segment == 0);
-}
-
-static void test_general_events(void **state)
-{
-	struct world *w = *state;
-	struct store_generals_query q = {.limit = 2, .order = 1};
-	struct store_generals page;
-	size_t n = 0;
-
-	for (uint64_t i = 1; i <= 9; i++) {
-		struct record_event e = {.kind = i % 2 ? STR("exec") : STR("key"), .workspace = w->workspace, .vm = i % 3, .key = 4,
-					 .action = STR("run"), .outcome = STR("ok"), .detail = STR("{}")};
-		assert_int_equal(WRITE(w, store_index_put(w->store, i, (int64_t)i, RECORD_EVENT, &e)), 0);
-		assert_int_equal(WRITE(w, store_index_put(w->store, i, (int64_t)i, RECORD_EVENT, &e)), 0);
-	}
-	assert_int_equal(WRITE(w, store_index_advance(w->store, &(struct msg_audit_head){1, 1, 9})), 0);
-	do {
-		assert_int_equal(store_generals_list(w->store, w->workspace, &q, &w->arena, &page), 0);
-		n += page.n;
-		q.cursor = page.page.cursor;
-	} while (page.page.has_more);
-	assert_int_equal(n, 9);
-	assert_true(q.cursor.len > 0);
-	assert_int_equal(store_generals_list(w->store, w->workspace, &q, &w->arena, &page), 0);
-	assert_int_equal(page.n, 0);
-	q = (struct store_generals_query){.kind = STR("key"), .vm = 1};
-	assert_int_equal(store_generals_list(w->store, w->workspace, &q, &w->arena, &page), 0);
-	assert_int_equal(page.n, 1); /* 4 */
-	assert_true(page.v[0].seq == 4 && str_eq(page.v[0].event.action, STR("run")));
-}
-
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_first_start_and_again), T(test_newer_is_refused), T(test_migration_is_all_or_nothing),
-		T(test_damage_is_seen), T(test_damaged_index_is_thrown_away), T(test_writing_needs_a_transaction),
-		T(test_kill_after_commit), T(test_durability_is_what_was_asked_for), T(test_keys), T(test_keys_pages), T(test_vm), T(test_vm_names), T(test_vm_pages),
-		T(test_vm_filters_and_order), T(test_cursors_are_checked), T(test_rules), T(test_rules_pages), T(test_images),
-		T(test_event_life), T(test_event_filters), T(test_follow), T(test_event_pages_backwards),
-		T(test_events_over_gaps), T(test_reset_and_trim), T(test_general_events),
+		WORLD_TEST(test_first_start_and_again),
+		WORLD_TEST(test_newer_is_refused),
+		WORLD_TEST(test_migration_is_all_or_nothing),
+		WORLD_TEST(test_damage_is_seen),
+		WORLD_TEST(test_damaged_index_is_thrown_away),
+		WORLD_TEST(test_writing_needs_a_transaction),
+		WORLD_TEST(test_kill_after_commit),
+		WORLD_TEST(test_durability_is_what_was_asked_for),
+		WORLD_TEST(test_keys),
+		WORLD_TEST(test_keys_pages),
+		WORLD_TEST(test_vm),
+		WORLD_TEST(test_vm_names),
+		WORLD_TEST(test_vm_pages),
+		WORLD_TEST(test_vm_filters_and_order),
+		WORLD_TEST(test_cursors_are_checked),
+		WORLD_TEST(test_rules),
+		WORLD_TEST(test_rules_pages),
+		WORLD_TEST(test_images),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
