@@ -156,7 +156,7 @@ def test_a_long_answer_to_a_slow_reader(api):
         control.done(request)
     api.control.on["VM_LIST"] = many
     with api.connect() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         s.sendall(b"GET /v1/vms HTTP/1.1\r\nHost: x\r\n" + AUTH + b"\r\n" + HEALTH)
         time.sleep(0.5)
         assert api.call("GET", "/healthz").status == 200  # nobody else waits
