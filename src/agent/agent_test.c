@@ -25,7 +25,8 @@ static const char PASSWD[] = "root:x:0:0:root:/root:/bin/bash\n"
 			     "agent:x:1000:1001:An Agent,,,:/home/agent:/bin/zsh\n"
 			     "bare:x:7:7:::\n"
 			     "max:x:4294967295:1::/:/bin/sh";
-static const char GROUP[] = "root:x:0:\nsudo:x:27:alice,agent\nagent:x:1001:agent\nclose:x:30:agentx,xagent\nlast:x:40:agent";
+static const char GROUP[] =
+	"root:x:0:\nsudo:x:27:alice,agent\nagent:x:1001:agent\nclose:x:30:agentx,xagent\nlast:x:40:agent";
 
 static int find(const char *name, struct user *u)
 {
@@ -86,7 +87,8 @@ static void test_environment_of_the_system(void **state)
 
 static void test_environment_refused(void **state)
 {
-	static const struct str bad[] = {STR("NOEQUALS"), STR("=x"), STR("A B=x"), STR("A=x\0y"), STR("9=x"), STR("A;rm=x")};
+	static const struct str bad[] = {STR("NOEQUALS"), STR("=x"),  STR("A B=x"),
+					 STR("A=x\0y"),   STR("9=x"), STR("A;rm=x")};
 	_cleanup_(environ_finish) struct environ e = {0};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -106,7 +108,8 @@ static void test_file_write(void **state)
 	struct stat st;
 
 	assert_non_null(mkdtemp(dir));
-	_cleanup_free_ char *deep = xasprintf("%s/a/b", dir), *file = xasprintf("%s/a/b/f", dir), *aim = xasprintf("%s/aim", dir);
+	_cleanup_free_ char *deep = xasprintf("%s/a/b", dir), *file = xasprintf("%s/a/b/f", dir),
+			    *aim = xasprintf("%s/aim", dir);
 	assert_int_equal(file_write(file, STR("one"), 0640), 0);
 	assert_int_equal(unlink(file), 0);
 	assert_int_equal(symlink(aim, file), 0);

@@ -1,7 +1,7 @@
 #pragma once
-/* The agent's end of the channel (codec/agent.h): connection, frames in, frames out. It never blocks; what it may hold is
- * bounded: input by one frame and the credit of streams, output by CHANNEL_HIGH for data and CHANNEL_FULL in all (past
- * which nothing more is read). */
+/* The agent's end of the channel (codec/agent.h): connection, frames in, frames out. It never blocks; what it may
+ * hold is bounded: input by one frame and the credit of streams, output by CHANNEL_HIGH for data and CHANNEL_FULL in
+ * all (past which nothing more is read). */
 #include "codec/agent.h"
 
 #define CHANNEL_HIGH ((size_t)512 << 10)

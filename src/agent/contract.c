@@ -84,7 +84,8 @@ static bool is_hostname(struct str s)
 {
 	for (size_t i = 0; i < s.len; i++) {
 		char c = s.p[i];
-		if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || (i && i + 1 < s.len && (c == '-' || c == '.'))))
+		if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+		      (i && i + 1 < s.len && (c == '-' || c == '.'))))
 			return false;
 	}
 	return s.len > 0;
@@ -195,7 +196,9 @@ static int run_trust(const void *record, struct error *reterr)
 	int e = write_bundle(r->pem);
 	if (e)
 		return error_set(reterr, e, "cannot write %s: %s", BUNDLE, strerror(-e));
-	e = r->pem.len ? file_write(BUNDLE_SOURCE, r->pem, 0644) : unlink(BUNDLE_SOURCE) && errno != ENOENT ? -errno : 0;
+	e = r->pem.len                                 ? file_write(BUNDLE_SOURCE, r->pem, 0644)
+	    : unlink(BUNDLE_SOURCE) && errno != ENOENT ? -errno
+						       : 0;
 	return e ? error_set(reterr, e, "cannot write %s: %s", BUNDLE_SOURCE, strerror(-e)) : 0;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-/* The contract's steps, as the host asks for them by name (codec/agent.h, AGENT_STEPS). Each can be run again at any time. */
+/* The contract's steps, as the host asks for them by name (codec/agent.h, AGENT_STEPS). Each can be run again at any
+ * time. */
 #include "base/error.h"
 #include "codec/agent.h"
 

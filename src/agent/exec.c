@@ -19,13 +19,13 @@ struct exec {
 	uint32_t stream; /* 0: nobody listens any more */
 	pid_t pid;       /* 0: reaped */
 	int status;
-	int fd[EXEC_POLLFDS]; /* -1: closed */
-	int polled[EXEC_POLLFDS]; /* index of its pollfd in this turn, -1: none */
+	int fd[EXEC_POLLFDS];      /* -1: closed */
+	int polled[EXEC_POLLFDS];  /* index of its pollfd in this turn, -1: none */
 	size_t left[EXEC_POLLFDS]; /* OUT, ERR: bytes that are still delivered */
 	bool tty, started, eof, timed_out, over;
 	struct buf input;
 	size_t input_at;
-	uint32_t may_send, may_receive, owed; /* credit; owed: consumed and not given back yet */
+	uint32_t may_send, may_receive, owed;    /* credit; owed: consumed and not given back yet */
 	uint64_t deadline_ms, kill_ms, grace_ms; /* 0: none */
 };
 

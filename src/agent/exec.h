@@ -1,12 +1,12 @@
 #pragma once
-/* The processes that the host has run: one struct exec each, in a set bounded by AGENT_STREAMS_MAX attached to a stream
- * and EXEC_MAX in all.
+/* The processes that the host has run: one struct exec each, in a set bounded by AGENT_STREAMS_MAX attached to a
+ * stream and EXEC_MAX in all.
  *
- * Life: spawned, STARTED (the report pipe closed) or ERROR; then data both ways under credit; the main process is reaped;
- * output is drained; EXIT. A process left in the background may hold the pipes open: EXEC_GRACE_MS after the main
- * process's end, what is in the pipes at that moment is still delivered and then they are closed. On CLOSE, and when the
- * channel is lost, the group gets SIGHUP and the stream is over; the entry stays until its process is reaped, so that a
- * timeout still holds. */
+ * Life: spawned, STARTED (the report pipe closed) or ERROR; then data both ways under credit; the main process is
+ * reaped; output is drained; EXIT. A process left in the background may hold the pipes open: EXEC_GRACE_MS after the
+ * main process's end, what is in the pipes at that moment is still delivered and then they are closed. On CLOSE, and
+ * when the channel is lost, the group gets SIGHUP and the stream is over; the entry stays until its process is
+ * reaped, so that a timeout still holds. */
 #include <poll.h>
 
 #include "agent/channel.h"
@@ -37,8 +37,8 @@ void exec_signal(struct exec_set *s, int number, bool terminals_only);
 /* A child's end, from waitpid(2); a pid that is none of the set's is passed over. */
 void exec_on_reaped(struct exec_set *s, pid_t pid, int status);
 
-/* One turn of the loop: the descriptors to wait for (room for EXEC_POLLFDS * s->n), what came of them, and then what time
- * and state ask for. */
+/* One turn of the loop: the descriptors to wait for (room for EXEC_POLLFDS * s->n), what came of them, and then what
+ * time and state ask for. */
 size_t exec_poll_prepare(struct exec_set *s, struct pollfd *fds);
 void exec_poll_done(struct exec_set *s, const struct pollfd *fds);
 /* Milliseconds to the next deadline, -1: none. */

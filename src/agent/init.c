@@ -34,7 +34,8 @@ static void mount_all(void)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
 		int r = file_make_dirs(mounts[i].target);
-		if (r == 0 && mount(mounts[i].type, mounts[i].target, mounts[i].type, mounts[i].flags, mounts[i].options))
+		if (r == 0 &&
+		    mount(mounts[i].type, mounts[i].target, mounts[i].type, mounts[i].flags, mounts[i].options))
 			r = -errno;
 		if (r && r != -EBUSY)
 			log_error("mount failed", "target=%s error=%s", mounts[i].target, log_quote(strerror(-r)));
@@ -87,7 +88,8 @@ static void write_if_absent(const char *path, struct str content, mode_t mode)
 /* What programs expect to find, where the image does not bring it. */
 static void make_files(void)
 {
-	write_if_absent("/etc/passwd", STR("root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\n"), 0644);
+	write_if_absent("/etc/passwd",
+			STR("root:x:0:0:root:/root:/bin/sh\nagent:x:1000:1000:agent:/home/agent:/bin/sh\n"), 0644);
 	write_if_absent("/etc/group", STR("root:x:0:\ntty:x:5:\nagent:x:1000:\n"), 0644);
 	write_if_absent("/etc/hosts", STR("127.0.0.1\tlocalhost\n"), 0644);
 	file_make_dirs("/root");

@@ -101,7 +101,8 @@ static void find_port(struct loop *l)
 		return;
 	}
 	if (fd != -ENOENT)
-		log_limited(LOG_LEVEL_WARN, 1, "port not opened", "name=%s error=%s", l->options->port, log_quote(strerror(-fd)));
+		log_limited(LOG_LEVEL_WARN, 1, "port not opened", "name=%s error=%s", l->options->port,
+			    log_quote(strerror(-fd)));
 	rest(l);
 }
 
@@ -150,7 +151,8 @@ static int wait_ms(const struct loop *l, uint64_t now)
 
 static short channel_events(const struct loop *l)
 {
-	return (short)((channel_wants_input(&l->channel) ? POLLIN : 0) | (channel_wants_output(&l->channel) ? POLLOUT : 0));
+	return (short)((channel_wants_input(&l->channel) ? POLLIN : 0) |
+		       (channel_wants_output(&l->channel) ? POLLOUT : 0));
 }
 
 static bool turn(struct loop *l)

@@ -47,8 +47,11 @@ static int set_up(int fd, const char *name)
 static int set_gateway(int fd, const char *name, uint32_t gateway)
 {
 	char device[IFNAMSIZ];
-	struct rtentry r = {
-		.rt_dst = ipv4(0), .rt_genmask = ipv4(0), .rt_gateway = ipv4(gateway), .rt_flags = RTF_UP | RTF_GATEWAY, .rt_dev = device};
+	struct rtentry r = {.rt_dst = ipv4(0),
+			    .rt_genmask = ipv4(0),
+			    .rt_gateway = ipv4(gateway),
+			    .rt_flags = RTF_UP | RTF_GATEWAY,
+			    .rt_dev = device};
 
 	memcpy(device, name, sizeof device);
 	return ioctl(fd, SIOCADDRT, &r) && errno != EEXIST ? -errno : 0;

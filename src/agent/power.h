@@ -1,7 +1,7 @@
 #pragma once
-/* Going down, in a service of the guest's init: what the host had run is ended first, and then init is asked to power off.
- * (systemd would wait a minute and a half for a process that ignores SIGTERM.) Processes are found by the control group
- * that they were started in, so those left in the background count too. */
+/* Going down, in a service of the guest's init: what the host had run is ended first, and then init is asked to power
+ * off. (systemd would wait a minute and a half for a process that ignores SIGTERM.) Processes are found by the
+ * control group that they were started in, so those left in the background count too. */
 #include "agent/exec.h"
 
 #define POWER_GRACE_MS 5000 /* from SIGTERM to SIGKILL */

@@ -198,7 +198,8 @@ static int exec_by_path(char **argv, char **env, const char *path)
 	return worst;
 }
 
-__attribute__((noreturn)) static void run(const struct stream_exec *x, const struct user *u, struct environ *e, int report)
+__attribute__((noreturn)) static void run(const struct stream_exec *x, const struct user *u, struct environ *e,
+					  int report)
 {
 	VEC(char *) argv = {0};
 	struct str list = x->argv, item;
@@ -217,7 +218,8 @@ __attribute__((noreturn)) static void run(const struct stream_exec *x, const str
 	fail(report, "exec_failed", "%s: %s", argv.v[0], strerror(code));
 }
 
-__attribute__((noreturn)) static void child(const struct stream_exec *x, const struct spawn_options *o, const struct ends *ends)
+__attribute__((noreturn)) static void child(const struct stream_exec *x, const struct spawn_options *o,
+					    const struct ends *ends)
 {
 	struct environ e = {0};
 	struct str name = x->user.len ? x->user : str_of(o->default_user);

@@ -44,7 +44,8 @@ static void add_groups(struct str text, struct str name, struct user *u)
 		size_t n = 0;
 		while (n < ARRAY_SIZE(field) && str_split(&line, ':', &field[n]))
 			n++;
-		if (n == 4 && str_parse_u64(field[2], UINT32_MAX - 1, &gid) == 0 && gid != u->gid && lists(field[3], name))
+		if (n == 4 && str_parse_u64(field[2], UINT32_MAX - 1, &gid) == 0 && gid != u->gid &&
+		    lists(field[3], name))
 			u->groups[u->ngroups++] = (gid_t)gid;
 	}
 }

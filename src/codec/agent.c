@@ -108,9 +108,8 @@ int agent_frame_next(struct str *in, enum agent_side sender, struct agent_frame 
 		return -EBADMSG;
 	if (in->len - AGENT_HEADER_SIZE < len)
 		return 0;
-	*ret = (struct agent_frame){.type = (enum agent_type)type,
-				    .stream = stream,
-				    .payload = str_make(in->p + AGENT_HEADER_SIZE, len)};
+	*ret = (struct agent_frame){
+		.type = (enum agent_type)type, .stream = stream, .payload = str_make(in->p + AGENT_HEADER_SIZE, len)};
 	*in = str_make(in->p + AGENT_HEADER_SIZE + len, in->len - AGENT_HEADER_SIZE - len);
 	return 1;
 }

@@ -1,27 +1,29 @@
 #pragma once
-/* The channel between a VM's iron-vm ("host") and the agent inside it ("guest"), over virtio-serial: a byte stream that
- * may lose its beginning, and whose two ends hold each other for hostile.
+/* The channel between a VM's iron-vm ("host") and the agent inside it ("guest"), over virtio-serial: a byte stream
+ * that may lose its beginning, and whose two ends hold each other for hostile.
  *
- * A frame is a header of 12 bytes (u32 payload length, u16 type, u16 zero, u32 stream; little-endian) and the payload.
- * What may be sent by whom, on the channel (stream 0) or on a stream, and how long it may be, is AGENT_TABLE; a header
- * outside of it is -EBADMSG, and the end that sees one resets the connection: it has no resynchronisation but the nonce.
+ * A frame is a header of 12 bytes (u32 payload length, u16 type, u16 zero, u32 stream; little-endian) and the
+ * payload. What may be sent by whom, on the channel (stream 0) or on a stream, and how long it may be, is
+ * AGENT_TABLE; a header outside of it is -EBADMSG, and the end that sees one resets the connection: it has no
+ * resynchronisation but the nonce.
  *
  * Connecting. The host sends HELLO with 16 random bytes, and repeats it, behind AGENT_FLUSH_SIZE bytes of 0xff (which
- * end any frame that an earlier connection left half-sent), until the guest echoes them in HELLO_ACK. The guest answers
- * every HELLO; one with a new nonce ends all streams (their processes get SIGHUP). Whoever is not in step looks for the
- * next HELLO (guest) or for the HELLO_ACK with its own nonce (host) and drops what comes before, with agent_sync. The
- * guest never speaks unasked outside of a stream, so whatever follows the echo belongs to this connection.
+ * end any frame that an earlier connection left half-sent), until the guest echoes them in HELLO_ACK. The guest
+ * answers every HELLO; one with a new nonce ends all streams (their processes get SIGHUP). Whoever is not in step
+ * looks for the next HELLO (guest) or for the HELLO_ACK with its own nonce (host) and drops what comes before, with
+ * agent_sync. The guest never speaks unasked outside of a stream, so whatever follows the echo belongs to this
+ * connection.
  *
  * Streams. The host opens one with EXEC, under an id greater than any before in this connection. The guest answers
  * STARTED and, at last, exactly one of EXIT, ERROR or CLOSED; the id is over then. CLOSE (host): nobody listens any
  * more: SIGHUP to the processes; the guest answers CLOSED, or has sent another end already. Frames for an id that is
  * over are dropped by the guest, for one that was never opened they are a violation.
  *
- * Credit. A stream begins with AGENT_WINDOW bytes each way (STDIN; STDOUT and STDERR together). Data uses it up, CREDIT
- * gives some back to the receiver of that frame; sending past it, or giving more than AGENT_WINDOW in all, is a violation.
+ * Credit. A stream begins with AGENT_WINDOW bytes each way (STDIN; STDOUT and STDERR together). Data uses it up,
+ * CREDIT gives some back to the receiver of that frame; sending past it, or giving more than AGENT_WINDOW in all, is
+ * a violation.
  *
- * Hold. Before a snapshot the host sends HOLD; HELD is the last thing that the guest says until RESUME or a HELLO.
- */
+ * Hold. Before a snapshot the host sends HOLD; HELD is the last thing that the guest says until RESUME or a HELLO. */
 #include "codec/stream.h"
 #include "codec/wire.h"
 
@@ -51,7 +53,7 @@ enum agent_scope { AGENT_CHANNEL, AGENT_STREAM };
 	A(6, HELD, AGENT_GUEST, AGENT_CHANNEL, 0, 0)                                                                   \
 	A(7, RESUME, AGENT_HOST, AGENT_CHANNEL, 0, 0)                                                                  \
 	A(8, STEP, AGENT_HOST, AGENT_CHANNEL, 12, AGENT_PAYLOAD_MAX) /* agent_step */                                  \
-	A(9, STEP_DONE, AGENT_GUEST, AGENT_CHANNEL, 16, 1024)        /* agent_step_done, one for each STEP, in order */ \
+	A(9, STEP_DONE, AGENT_GUEST, AGENT_CHANNEL, 16, 1024)       /* agent_step_done, one a STEP, in order */    \
 	A(10, SHUTDOWN, AGENT_HOST, AGENT_CHANNEL, 0, 0)             /* power off; not answered */                     \
 	A(32, EXEC, AGENT_HOST, AGENT_STREAM, 1, AGENT_PAYLOAD_MAX)  /* stream_exec */                                 \
 	A(33, STARTED, AGENT_GUEST, AGENT_STREAM, 0, 0)                                                                \

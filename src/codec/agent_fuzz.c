@@ -1,5 +1,5 @@
-/* Any bytes, as either end may send them: no fault, what decoded encodes back to the same bytes, and a scan for the hello
- * always moves on. */
+/* Any bytes, as either end may send them: no fault, what decoded encodes back to the same bytes, and a scan for the
+ * hello always moves on. */
 #include <stdlib.h>
 
 #include "codec/agent.h"

@@ -17,10 +17,11 @@ static void test_greeting(void **state)
 {
 	_cleanup_(qmp_message_finish) struct qmp_message m = {0};
 
-	assert_int_equal(parse("{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 19, \"minor\": 2, \"major\": 7}, \"package\": "
-			       "\"Debian\"}, \"capabilities\": [\"oob\"]}}",
-			       &m),
-			 0);
+	assert_int_equal(
+		parse("{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 19, \"minor\": 2, \"major\": 7}, \"package\": "
+		      "\"Debian\"}, \"capabilities\": [\"oob\"]}}",
+		      &m),
+		0);
 	assert_int_equal(m.kind, QMP_GREETING);
 	assert_true(str_eq(qmp_string(json_object_get(m.data, "version"), "package"), STR("Debian")));
 }
@@ -35,7 +36,8 @@ static void test_return_and_error(void **state)
 	assert_true(str_eq(qmp_string(m.data, "status"), STR("running")));
 	assert_true(qmp_flag(m.data, "running"));
 	assert_false(qmp_flag(m.data, "status"));
-	assert_int_equal(parse("{\"id\": 3, \"error\": {\"class\": \"CommandNotFound\", \"desc\": \"no such\"}}", &e), 0);
+	assert_int_equal(parse("{\"id\": 3, \"error\": {\"class\": \"CommandNotFound\", \"desc\": \"no such\"}}", &e),
+			 0);
 	assert_int_equal(e.kind, QMP_ERROR);
 	assert_string_equal(e.name, "CommandNotFound");
 	assert_string_equal(e.text, "no such");
@@ -45,10 +47,11 @@ static void test_event(void **state)
 {
 	_cleanup_(qmp_message_finish) struct qmp_message m = {0};
 
-	assert_int_equal(parse("{\"timestamp\": {\"seconds\": 1700000000, \"microseconds\": 5}, \"event\": \"SHUTDOWN\", "
-			       "\"data\": {\"guest\": true, \"reason\": \"guest-shutdown\"}}",
-			       &m),
-			 0);
+	assert_int_equal(
+		parse("{\"timestamp\": {\"seconds\": 1700000000, \"microseconds\": 5}, \"event\": \"SHUTDOWN\", "
+		      "\"data\": {\"guest\": true, \"reason\": \"guest-shutdown\"}}",
+		      &m),
+		0);
 	assert_int_equal(m.kind, QMP_EVENT);
 	assert_string_equal(m.name, "SHUTDOWN");
 	assert_int_equal(m.seconds, 1700000000);
@@ -59,8 +62,9 @@ static void test_refused(void **state)
 {
 	static const char *const bad[] = {
 		"", "{", "[]", "1", "{}", "{\"QMP\": 1}", "{\"event\": 1}", "{\"event\": \"\"}", "{\"return\": 1} x",
-		"{\"event\": \"A\", \"data\": []}", "{\"return\": {}, \"return\": {}}", "{\"return\": {}, \"id\": \"x\"}",
-		"{\"return\": {}, \"id\": -1}", "{\"error\": {}}", "{\"error\": 7}", "{\"return\": \"\xff\"}",
+		"{\"event\": \"A\", \"data\": []}", "{\"return\": {}, \"return\": {}}",
+		"{\"return\": {}, \"id\": \"x\"}", "{\"return\": {}, \"id\": -1}", "{\"error\": {}}",
+		"{\"error\": 7}", "{\"return\": \"\xff\"}",
 		"{\"event\": \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}",
 	};
 	struct qmp_message m = {0};
@@ -112,15 +116,17 @@ static void test_commands(void **state)
 	assert_int_equal(qmp_command_encode("cont", NULL, 4, &b), 0);
 	assert_int_equal(qmp_command_encode("device_del", arguments, 5, &b), 0);
 	json_decref(arguments);
-	assert_true(str_eq(buf_str(&b), STR("{\"execute\":\"cont\",\"id\":4}\n"
-					    "{\"execute\":\"device_del\",\"id\":5,\"arguments\":{\"id\":\"net0\"}}\n")));
+	assert_true(
+		str_eq(buf_str(&b), STR("{\"execute\":\"cont\",\"id\":4}\n"
+					"{\"execute\":\"device_del\",\"id\":5,\"arguments\":{\"id\":\"net0\"}}\n")));
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_greeting), cmocka_unit_test(test_return_and_error), cmocka_unit_test(test_event),
-		cmocka_unit_test(test_refused),  cmocka_unit_test(test_depth),            cmocka_unit_test(test_lines),
+		cmocka_unit_test(test_greeting), cmocka_unit_test(test_return_and_error),
+		cmocka_unit_test(test_event),    cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_depth),    cmocka_unit_test(test_lines),
 		cmocka_unit_test(test_commands),
 	};
 	return cmocka_run_group_tests_name("qmp", tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* iron-vm: all that is done to one machine is done here. It is given three connected sockets (QMP, agent, console), is told
- * the contract by iron-control and asked for streams by irond. */
+/* iron-vm: all that is done to one machine is done here. It is given three connected sockets (QMP, agent, console),
+ * is told the contract by iron-control and asked for streams by irond. */
 #include <errno.h>
 
 #include "base/log.h"
@@ -81,8 +81,8 @@ static void on_peer(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 		return;
 	}
 	ipc_peer_destroy(p->control);
-	p->control = ipc_peer_create(p->base, take_fd(m->fds[0]), "iron-control", control_rules, ARRAY_SIZE(control_rules),
-				     on_control_closed, p);
+	p->control = ipc_peer_create(p->base, take_fd(m->fds[0]), "iron-control", control_rules,
+				     ARRAY_SIZE(control_rules), on_control_closed, p);
 	if (p->control)
 		vm_report_again(p->vm);
 }
@@ -155,7 +155,8 @@ static int start(struct process *p, struct vm_options *o)
 	p->vm = vm_create(p->base, o);
 	if (!p->vm)
 		return -ENOMEM;
-	p->irond = ipc_peer_create(p->base, ROLE_CHANNEL_FD, "irond", irond_rules, ARRAY_SIZE(irond_rules), on_irond_closed, p);
+	p->irond = ipc_peer_create(p->base, ROLE_CHANNEL_FD, "irond", irond_rules, ARRAY_SIZE(irond_rules),
+				   on_irond_closed, p);
 	return p->irond ? 0 : -ENOMEM;
 }
 

@@ -29,7 +29,7 @@ struct agent_link {
 	uint64_t stale; /* bytes dropped in this attempt */
 	unsigned hellos, violations;
 	uint64_t last_ms;
-	bool crowded; /* output went past AGENT_LINK_ROOM: somebody waits for on_room */
+	bool crowded;   /* output went past AGENT_LINK_ROOM: somebody waits for on_room */
 	unsigned epoch; /* of the connection, to see a reset below a callback */
 };
 
@@ -133,7 +133,8 @@ static void look_for_echo(struct agent_link *l, struct str *in)
 	l->stale += before - in->len;
 	if (found && memcmp(nonce, l->nonce, sizeof nonce) == 0) {
 		if (version != AGENT_VERSION) {
-			snprintf(reason, sizeof reason, "the guest's agent speaks version %u, not %d", version, AGENT_VERSION);
+			snprintf(reason, sizeof reason, "the guest's agent speaks version %u, not %d", version,
+				 AGENT_VERSION);
 			give_up(l, reason);
 			return;
 		}

@@ -1,8 +1,8 @@
 #pragma once
-/* The host's end of the channel to a machine's agent (codec/agent.h): the nonce exchange, repeated until it succeeds; frames
- * both ways; and what to do with an agent that breaks the protocol: the connection is reset, its bytes are not even read
- * during a pause that doubles each time, and after AGENT_LINK_TRIES in a row the link gives up until it is connected anew.
- * A guest cannot make it use more than a bounded memory, nor spin. */
+/* The host's end of the channel to a machine's agent (codec/agent.h): the nonce exchange, repeated until it succeeds;
+ * frames both ways; and what to do with an agent that breaks the protocol: the connection is reset, its bytes are not
+ * even read during a pause that doubles each time, and after AGENT_LINK_TRIES in a row the link gives up until it is
+ * connected anew. A guest cannot make it use more than a bounded memory, nor spin. */
 #include <event2/event.h>
 
 #include "codec/agent.h"

@@ -1,12 +1,14 @@
 /* Theory of operation.
  *
- * A stream is in one of four states. WAITING: its client has not said EXEC. OPEN: the guest knows its id. ORPHAN: the client
- * is gone and CLOSE was sent; it waits for the guest's last word, and what comes until then is dropped, uncredited.
- * ENDING: the guest has said its last word; what is queued is written to the client and the socket is closed.
+ * A stream is in one of four states. WAITING: its client has not said EXEC. OPEN: the guest knows its id. ORPHAN: the
+ * client is gone and CLOSE was sent; it waits for the guest's last word, and what comes until then is dropped,
+ * uncredited. ENDING: the guest has said its last word; what is queued is written to the client and the socket is
+ * closed.
  *
  * Toward the guest at most one datagram of the client's is held (`held`): while it is, the socket is not read, so the
- * kernel's buffer fills and the client waits. Its hang-up is still seen, by EV_CLOSED. Toward the client, what the socket
- * does not take is queued; only what the socket took is credited to the guest, so the queue is bounded by the window.
+ * kernel's buffer fills and the client waits. Its hang-up is still seen, by EV_CLOSED. Toward the client, what the
+ * socket does not take is queued; only what the socket took is credited to the guest, so the queue is bounded by the
+ * window.
  *
  * Streams die marked (`dead`) and are freed by sweep() at the end of each entry point, so no handler below it holds a
  * pointer to freed memory. */
@@ -464,8 +466,8 @@ bool bridge_on_frame(struct bridge *b, const struct agent_frame *f)
 		enum agent_type type;
 		bool (*handle)(struct stream *s, struct str payload);
 	} handlers[] = {
-		{AGENT_STDOUT, on_stdout},     {AGENT_STDERR, on_stderr},       {AGENT_CREDIT, on_credit},
-		{AGENT_STARTED, on_started},   {AGENT_EXIT, on_exit_frame},     {AGENT_ERROR, on_error_frame},
+		{AGENT_STDOUT, on_stdout},   {AGENT_STDERR, on_stderr},   {AGENT_CREDIT, on_credit},
+		{AGENT_STARTED, on_started}, {AGENT_EXIT, on_exit_frame}, {AGENT_ERROR, on_error_frame},
 		{AGENT_CLOSED, on_closed},
 	};
 	struct stream *s = b->head;
@@ -536,7 +538,8 @@ int bridge_open(struct bridge *b, int *ret_fd, struct error *reterr)
 	int pair[2];
 
 	if (b->n >= AGENT_STREAMS_MAX)
-		return error_set(reterr, -EAGAIN, "this machine has %d streams open already; end some first", AGENT_STREAMS_MAX);
+		return error_set(reterr, -EAGAIN, "this machine has %d streams open already; end some first",
+				 AGENT_STREAMS_MAX);
 	int r = ipc_socketpair(pair);
 	if (r)
 		return error_set(reterr, r, "no socket for the stream: %s", strerror(-r));

@@ -1,8 +1,8 @@
 #pragma once
-/* Streams between clients (codec/stream.h, one socketpair each) and processes in the guest (codec/agent.h, one stream id
- * each). Credit and the socket's own buffer hold a fast side back to the pace of the slow one, stream by stream: at most
- * AGENT_WINDOW bytes a stream and direction are ever kept here. Both sides are hostile: a client that breaks the protocol
- * loses its stream, an agent that does loses the connection. */
+/* Streams between clients (codec/stream.h, one socketpair each) and processes in the guest (codec/agent.h, one stream
+ * id each). Credit and the socket's own buffer hold a fast side back to the pace of the slow one, stream by stream:
+ * at most AGENT_WINDOW bytes a stream and direction are ever kept here. Both sides are hostile: a client that breaks
+ * the protocol loses its stream, an agent that does loses the connection. */
 #include <event2/event.h>
 
 #include "base/error.h"

@@ -16,7 +16,7 @@ struct contract {
 	struct agent_link *link;
 	const struct contract_ops *ops;
 	void *user;
-	struct buf kept; /* the encoded msg_contract */
+	struct buf kept;            /* the encoded msg_contract */
 	bool set, running, waiting; /* waiting: for RETRY_MS to pass */
 	size_t at, end;             /* steps of this run that are left */
 	uint32_t id;
@@ -219,7 +219,8 @@ bool contract_is_running(const struct contract *c)
 	return c->running;
 }
 
-struct contract *contract_create(struct event_base *base, struct agent_link *link, const struct contract_ops *ops, void *user)
+struct contract *contract_create(struct event_base *base, struct agent_link *link, const struct contract_ops *ops,
+				 void *user)
 {
 	struct contract *c = xcalloc(1, sizeof *c);
 

@@ -1,6 +1,7 @@
 #pragma once
-/* The contract's steps as the host runs them: one after the other over the agent channel, each with a deadline, in the order
- * of codec/agent.h. A step that answers "not yet" (-ENODEV, -EAGAIN) is asked for again until its deadline. */
+/* The contract's steps as the host runs them: one after the other over the agent channel, each with a deadline, in
+ * the order of codec/agent.h. A step that answers "not yet" (-ENODEV, -EAGAIN) is asked for again until its deadline.
+ */
 #include <event2/event.h>
 
 #include "codec/msg_vm.h"
@@ -12,11 +13,12 @@
 struct contract;
 
 struct contract_ops {
-	void (*step)(const char *name, void *user);                                   /* it begins */
-	void (*done)(const char *failed_step, const char *reason, void *user);        /* failed_step NULL: all is well */
+	void (*step)(const char *name, void *user);                            /* it begins */
+	void (*done)(const char *failed_step, const char *reason, void *user); /* failed_step NULL: all is well */
 };
 
-struct contract *contract_create(struct event_base *base, struct agent_link *link, const struct contract_ops *ops, void *user);
+struct contract *contract_create(struct event_base *base, struct agent_link *link, const struct contract_ops *ops,
+				 void *user);
 void contract_destroy(struct contract *c);
 
 /* Keeps a copy; replaces what was there, and ends a run. */

@@ -57,7 +57,8 @@ static void on_answer(struct qmp_link *l, const struct qmp_message *m)
 			continue;
 		l->pending[i] = (struct pending){0};
 		if (m->kind == QMP_ERROR)
-			log_limited(LOG_LEVEL_WARN, 2, "qmp error", "class=%s text=%s", log_quote(m->name), log_quote(m->text));
+			log_limited(LOG_LEVEL_WARN, 2, "qmp error", "class=%s text=%s", log_quote(m->name),
+				    log_quote(m->text));
 		if (p.on_answer)
 			p.on_answer(m, p.arg);
 		return;
@@ -148,7 +149,8 @@ struct qmp_link *qmp_link_create(struct event_base *base, int fd, const struct q
 {
 	struct qmp_link *l = xcalloc(1, sizeof *l);
 
-	*l = (struct qmp_link){.fd = fd, .ops = ops, .user = user, .in.max = QMP_LINE_MAX + READ_MAX, .out.max = OUT_MAX};
+	*l = (struct qmp_link){
+		.fd = fd, .ops = ops, .user = user, .in.max = QMP_LINE_MAX + READ_MAX, .out.max = OUT_MAX};
 	l->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, l);
 	l->writable = event_new(base, fd, EV_WRITE | EV_PERSIST, on_writable, l);
 	if (!l->readable || !l->writable || event_add(l->readable, NULL) ||

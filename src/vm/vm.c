@@ -1,14 +1,14 @@
 /* Theory of operation.
  *
- * Two things happen on their own: QEMU speaks (events of QMP) and the agent comes and goes (agent_link). The state follows
- * from them and from the contract:
+ * Two things happen on their own: QEMU speaks (events of QMP) and the agent comes and goes (agent_link). The state
+ * follows from them and from the contract:
  *
  *	BOOTING --agent up, contract's steps done--> READY --agent lost--> LOST --agent up--> BOOTING …
  *	any --RESET--> LOST, BOOTING        any --SHUTDOWN, QMP closed--> OFF
  *	BOOTING --deadline, step failed, agent gave up--> FAILED (stays, until a RESET or a new contract)
  *
- * A machine whose guest only waits (STOP by an I/O error, werror=stop) is LOST with the step "disk"; it is told to go on
- * every few seconds, and is what it was before as soon as QEMU says RESUME. */
+ * A machine whose guest only waits (STOP by an I/O error, werror=stop) is LOST with the step "disk"; it is told to go
+ * on every few seconds, and is what it was before as soon as QEMU says RESUME. */
 #include "vm/vm.h"
 
 #include <errno.h>
@@ -26,7 +26,7 @@
 #define TICK_MS 5000
 #define CLOCK_EVERY_MS 60000
 #define PING_EVERY_MS 15000
-#define SILENCE_MS 90000
+#define SILENCE_MS 45000
 #define SHUTDOWN_DEFAULT_MS 20000
 
 struct vm {
@@ -238,11 +238,13 @@ static void on_shutdown_event(struct vm *vm, const struct qmp_message *m)
 	power_is_off(vm, reason);
 }
 
-/* The guest closed the agent's port: the agent ended, and another one will not know the nonce. Without this event (a port
- * without an id) only its silence would tell. That the port was opened may be heard after the agent itself: no news. */
+/* The guest closed the agent's port: the agent ended, and another one will not know the nonce. Without this event (a
+ * port without an id) only its silence would tell. That the port was opened may be heard after the agent itself: no
+ * news. */
 static void on_port(struct vm *vm, const struct qmp_message *m)
 {
-	bool ours = str_eq(qmp_string(m->data, "id"), STR(AGENT_PORT)) && json_is_false(json_object_get(m->data, "open"));
+	bool ours =
+		str_eq(qmp_string(m->data, "id"), STR(AGENT_PORT)) && json_is_false(json_object_get(m->data, "open"));
 
 	if (!ours || !agent_link_is_up(vm->agent))
 		return;
@@ -266,7 +268,8 @@ static void on_stop(struct vm *vm, const struct qmp_message *m)
 {
 	vm->paused = true;
 	if (vm->io_error && vm->state == VM_REPORT_READY)
-		set_state(vm, VM_REPORT_LOST, "disk", "the host could not write the machine's disk; it is paused until it can");
+		set_state(vm, VM_REPORT_LOST, "disk",
+			  "the host could not write the machine's disk; it is paused until it can");
 }
 
 static void on_resume(struct vm *vm, const struct qmp_message *m)
@@ -283,9 +286,12 @@ static void on_qmp_event(const struct qmp_message *m, void *user)
 		const char *name;
 		void (*handle)(struct vm *vm, const struct qmp_message *m);
 	} handlers[] = {
-		{"RESET", on_reset},           {"SHUTDOWN", on_shutdown_event},
-		{"GUEST_PANICKED", on_panic},  {"VSERPORT_CHANGE", on_port},
-		{"STOP", on_stop},             {"RESUME", on_resume},
+		{"RESET", on_reset},
+		{"SHUTDOWN", on_shutdown_event},
+		{"GUEST_PANICKED", on_panic},
+		{"VSERPORT_CHANGE", on_port},
+		{"STOP", on_stop},
+		{"RESUME", on_resume},
 		{"BLOCK_IO_ERROR", on_io_error},
 	};
 	struct vm *vm = user;

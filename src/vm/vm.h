@@ -1,6 +1,6 @@
 #pragma once
-/* One machine as its iron-vm sees it: QMP, the agent channel, the console, the contract, and the state that all of these
- * make, reported as msg_vm_state. */
+/* One machine as its iron-vm sees it: QMP, the agent channel, the console, the contract, and the state that all of
+ * these make, reported as msg_vm_state. */
 #include <event2/event.h>
 
 #include "base/error.h"
