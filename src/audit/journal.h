@@ -63,11 +63,10 @@ void audit_journal_head(const struct audit_journal *j, struct msg_audit_head *re
 
 /* Everything appended so far is to be synced now. */
 void audit_journal_sync(struct audit_journal *j);
-/* Every record up to this is on the disk, but those of a sync that failed: what was appended between lost_after and the
- * end of then was not synced (see audit_journal_sync_failed). */
+/* Every record up to this is on the disk, but for those of a sync that failed meanwhile: ask for those first. */
 uint64_t audit_journal_synced_seq(struct audit_journal *j);
-/* The first failed sync since the last call: 0 or its errno. Everything above audit_journal_synced_seq at that time must be
- * answered with it. The journal goes on in a new segment. */
+/* The last failed sync since the last call: 0 or its errno. Whoever still waits for a record up to *ret_up_to_seq is to be
+ * told so; it may be on the disk or not. The journal goes on in a new segment. */
 int audit_journal_sync_failed(struct audit_journal *j, uint64_t *ret_up_to_seq);
 /* Becomes readable when synced_seq, sync_failed or health changed; read by audit_journal_wakeup. */
 int audit_journal_fd(const struct audit_journal *j);

@@ -699,7 +699,8 @@ int main(void)
 		cmocka_unit_test(test_crc), cmocka_unit_test(test_names), cmocka_unit_test(test_every_bit_of_a_record_counts),
 		T(test_append_and_rotate), T(test_batches_are_whole), T(test_numbers_are_never_given_twice),
 		T(test_torn_at_every_byte), T(test_damage_is_kept_and_passed), T(test_damaged_header),
-		T(test_a_made_segment_is_emptied), T(test_reader_follows), T(test_index_tails), T(test_index_ahead_of_the_journal), T(test_index_failures),
+		T(test_a_made_segment_is_emptied), T(test_reader_follows), T(test_index_tails),
+		T(test_index_ahead_of_the_journal), T(test_index_failures),
 		T(test_index_passes_damage), cmocka_unit_test(test_openset), cmocka_unit_test(test_budget),
 	};
 

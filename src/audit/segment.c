@@ -64,7 +64,8 @@ int segment_header_decode(const uint8_t bytes[SEGMENT_HEADER_SIZE], struct segme
 {
 	if (is_zero(bytes, SEGMENT_HEADER_SIZE))
 		return -ENODATA;
-	if (memcmp(bytes, MAGIC, 8) != 0 || get32(bytes + SEGMENT_HEADER_SIZE - 4) != crc32c(0, bytes, SEGMENT_HEADER_SIZE - 4))
+	if (memcmp(bytes, MAGIC, 8) != 0 ||
+	    get32(bytes + SEGMENT_HEADER_SIZE - 4) != crc32c(0, bytes, SEGMENT_HEADER_SIZE - 4))
 		return -EBADMSG;
 	if (get32(bytes + 8) != VERSION)
 		return -EPROTONOSUPPORT;

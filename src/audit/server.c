@@ -217,7 +217,8 @@ static void track(struct client *c, size_t n, uint64_t first_seq)
 			continue;
 		wire_decode(record_wire(e->type), e->payload, &u);
 		if (e->type == RECORD_OPEN) {
-			openset_put(&c->open, &(struct open_entry){.seq = first_seq + i, .workspace = c->id, .opened_ms = now});
+			openset_put(&c->open,
+				    &(struct open_entry){.seq = first_seq + i, .workspace = c->id, .opened_ms = now});
 			c->server->nopen++;
 		} else if (e->type == RECORD_PROGRESS) {
 			struct open_entry *o = openset_find(&c->open, u.progress.open_seq);
@@ -309,7 +310,8 @@ int audit_server_peer(struct audit_server *s, enum role role, uint64_t id, int f
 			client_destroy(c);
 	}
 	struct client *c = xcalloc(1, sizeof *c);
-	*c = (struct client){.server = s, .role = role, .id = id, .next = s->clients, .prev = &s->clients, .budget = s->budget};
+	*c = (struct client){.server = s, .role = role, .id = id, .budget = s->budget, .next = s->clients,
+			     .prev = &s->clients};
 	snprintf(c->name, sizeof c->name, "%s.%llu", role == ROLE_EGRESS ? "egress" : "control", (unsigned long long)id);
 	c->peer = ipc_peer_create(s->base, fd, c->name, rules, ARRAY_SIZE(rules), on_closed, c);
 	if (!c->peer) {

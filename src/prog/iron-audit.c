@@ -112,7 +112,8 @@ static int run(struct process *p, const struct role_args *args)
 	r = open_journal(p, &options);
 	if (r)
 		return r;
-	p->irond = ipc_peer_create(p->base, ROLE_CHANNEL_FD, "irond", irond_rules, ARRAY_SIZE(irond_rules), on_irond_closed, p);
+	p->irond = ipc_peer_create(p->base, ROLE_CHANNEL_FD, "irond", irond_rules, ARRAY_SIZE(irond_rules), on_irond_closed,
+				   p);
 	if (!p->irond)
 		return -ENOMEM;
 	event_base_dispatch(p->base);

@@ -71,9 +71,10 @@ static void test_event_life(void **state)
 static void test_event_filters(void **state)
 {
 	struct world *w = *state;
-	struct record_dns dns = {.vm = 1, .workspace = w->workspace, .name = STR("x.example"), .qtype = 28, .answer = STR("nxdomain"), .count = 3};
-	struct record_drop drop = {.vm = 1, .workspace = w->workspace, .protocol = PROTO_UDP, .address = STR("192.0.2.9"), .port = 443,
-				   .reason = STR("udp"), .count = 7};
+	struct record_dns dns = {.vm = 1, .workspace = w->workspace, .name = STR("x.example"), .qtype = 28,
+				 .answer = STR("nxdomain"), .count = 3};
+	struct record_drop drop = {.vm = 1, .workspace = w->workspace, .protocol = PROTO_UDP, .port = 443,
+				   .address = STR("192.0.2.9"), .reason = STR("udp"), .count = 7};
 
 	add_events(w, 1, 60);
 	assert_int_equal(WRITE(w, store_index_put(w->store, 605, 1, RECORD_DNS, &dns)), 0);

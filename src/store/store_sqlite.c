@@ -187,7 +187,8 @@ int store_begin(struct store *s, enum store_durability durability, struct store_
 {
 	if (s->in_tx)
 		return -EALREADY;
-	int r = store_exec(s, durability == STORE_FULL ? "PRAGMA main.synchronous=FULL" : "PRAGMA main.synchronous=NORMAL");
+	const char *how = durability == STORE_FULL ? "PRAGMA main.synchronous=FULL" : "PRAGMA main.synchronous=NORMAL";
+	int r = store_exec(s, how);
 	if (r == 0)
 		r = store_exec(s, "BEGIN IMMEDIATE");
 	if (r)
@@ -315,8 +316,10 @@ static int open_main(struct store *s, const char *location, struct error *reterr
 	if (r == 0)
 		r = check(s, "PRAGMA main.integrity_check(1)");
 	if (r)
-		return error_set(reterr, r, "%s: %s", path, r == -EUCLEAN ? "the database is damaged; restore it from a backup" :
-							    s->db ? sqlite3_errmsg(s->db) : "cannot be opened");
+		return error_set(reterr, r, "%s: %s", path,
+				 r == -EUCLEAN ? "the database is damaged; restore it from a backup" :
+				 s->db	       ? sqlite3_errmsg(s->db) :
+						 "cannot be opened");
 	return 0;
 }
 

@@ -106,7 +106,8 @@ static int put_close(struct store *s, const struct record_close *c)
 	_cleanup_(query_finish) struct query q = {0};
 	int r = query_begin_write(s,
 				  "UPDATE ix.events SET closed = 1, bytes_sent = ?, bytes_received = ?, duration_ms = ?,"
-				  " status = ?, outcome = ?, address = iif(? <> '', ?, address), reason = iif(? <> '', ?, reason)"
+				  " status = ?, outcome = ?, address = iif(? <> '', ?, address),"
+				  " reason = iif(? <> '', ?, reason)"
 				  " WHERE seq = ? AND (closed = 0 OR outcome = 8)",
 				  &q);
 
@@ -155,8 +156,8 @@ static int put_general(struct store *s, uint64_t seq, int64_t time_ms, const str
 {
 	_cleanup_(query_finish) struct query q = {0};
 	int r = query_begin_write(s,
-				  "INSERT OR IGNORE INTO ix.generals (seq, time, workspace, vm, key, kind, action, address, outcome,"
-				  " detail) VALUES (?,?,?,?,?,?,?,?,?,?)",
+				  "INSERT OR IGNORE INTO ix.generals (seq, time, workspace, vm, key, kind, action, address,"
+				  " outcome, detail) VALUES (?,?,?,?,?,?,?,?,?,?)",
 				  &q);
 
 	if (r)
@@ -212,12 +213,15 @@ static int trim(struct store *s, const char *sql, int64_t before_ms, unsigned mo
 int store_index_trim(struct store *s, int64_t before_ms, unsigned most, uint64_t *ret_n)
 {
 	uint64_t n = 0;
-	int r = trim(s, "DELETE FROM ix.events WHERE seq IN (SELECT seq FROM ix.events WHERE time < ? ORDER BY time LIMIT ?)",
+	int r = trim(s,
+		     "DELETE FROM ix.events WHERE seq IN"
+		     " (SELECT seq FROM ix.events WHERE time < ? ORDER BY time LIMIT ?)",
 		     before_ms, most, &n);
 
 	if (r == 0 && n < most)
 		r = trim(s,
-			 "DELETE FROM ix.generals WHERE seq IN (SELECT seq FROM ix.generals WHERE time < ? ORDER BY time LIMIT ?)",
+			 "DELETE FROM ix.generals WHERE seq IN"
+			 " (SELECT seq FROM ix.generals WHERE time < ? ORDER BY time LIMIT ?)",
 			 before_ms, most - (unsigned)n, &n);
 	if (r == 0)
 		*ret_n = n;

@@ -24,8 +24,8 @@ int store_image_put(struct store *s, const struct msg_image *image)
 
 	if (r == 0)
 		r = query_begin_write(s,
-				      "INSERT OR REPLACE INTO images (id, name, hash, kernel, made_from, size_bytes, created_at,"
-				      " present) VALUES (?, ?, ?, ?, ?, ?, ?, 1)",
+				      "INSERT OR REPLACE INTO images (id, name, hash, kernel, made_from, size_bytes,"
+				      " created_at, present) VALUES (?, ?, ?, ?, ?, ?, ?, 1)",
 				      &q);
 	if (r)
 		return r;

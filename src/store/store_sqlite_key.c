@@ -73,7 +73,8 @@ int store_workspace_set_mode(struct store *s, uint64_t id, uint8_t mode)
 int store_policy_version_next(struct store *s, uint64_t *ret)
 {
 	_cleanup_(query_finish) struct query q = {0};
-	int r = query_begin_write(s, "UPDATE counters SET value = value + 1 WHERE name = 'policy_version' RETURNING value", &q);
+	int r = query_begin_write(
+		s, "UPDATE counters SET value = value + 1 WHERE name = 'policy_version' RETURNING value", &q);
 
 	if (r == 0)
 		r = query_step(&q);
@@ -210,7 +211,8 @@ static int keys_page(struct query *q, size_t limit, struct store_keys *ret)
 	return 0;
 }
 
-int store_keys_list(struct store *s, uint64_t workspace, const struct msg_page *page, struct arena *a, struct store_keys *ret)
+int store_keys_list(struct store *s, uint64_t workspace, const struct msg_page *page, struct arena *a,
+		    struct store_keys *ret)
 {
 	_cleanup_(select_finish) struct select sel = {0};
 	_cleanup_(query_finish) struct query q = {0};

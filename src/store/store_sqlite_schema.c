@@ -126,8 +126,8 @@ int schema_migrate(struct store *s, struct error *reterr)
 	if (r)
 		return error_set(reterr, r, "database: %s", sqlite3_errmsg(s->db));
 	if (at > steps[ARRAY_SIZE(steps) - 1].number)
-		return error_set(reterr, -EPROTONOSUPPORT, "the database was written by a newer iron (step %lld): install that one",
-				 (long long)at);
+		return error_set(reterr, -EPROTONOSUPPORT,
+				 "the database was written by a newer iron (step %lld): install that one", (long long)at);
 	for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
 		if (steps[i].number <= at)
 			continue;

@@ -554,7 +554,8 @@ static void test_rules_pages(void **state)
 static void test_images(void **state)
 {
 	struct world *w = *state;
-	struct msg_image base = {.id = 1, .name = STR("base"), .hash = STR("aa"), .size_bytes = 5}, mini = {.id = 2, .name = STR("mini")};
+	struct msg_image base = {.id = 1, .name = STR("base"), .hash = STR("aa"), .size_bytes = 5};
+	struct msg_image mini = {.id = 2, .name = STR("mini")};
 	struct msg_page q = {.limit = 1};
 	struct store_images page;
 	struct row_image got;
