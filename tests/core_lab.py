@@ -17,10 +17,6 @@ STANDIN = BUILD / "tests" / "role_standin"
 IROND = BUILD / "src" / "prog" / "irond"
 
 
-def enc(text):
-    return text.encode().hex()
-
-
 class Line:
     """"answer msg_result code=0 reason=6f6b" as an object."""
 
@@ -156,7 +152,8 @@ egress:
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(str(path))
         self.server.listen(64)
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.acceptor = threading.Thread(target=self.accept, daemon=True)
+        self.acceptor.start()
 
     def accept(self):
         while True:
@@ -220,6 +217,9 @@ egress:
                 pid = int((self.run / "irond.pid").read_text() or 0)
                 if pid and re.search(re.escape(str(self.conf)), cmdline(pid)):
                     os.kill(pid, signal.SIGKILL)
+            # woken, not only closed: a thread left in accept would take the next lab's connections by the reused number
+            self.server.shutdown(socket.SHUT_RDWR)
+            self.acceptor.join(10)
             self.server.close()
             for base in pathlib.Path("/sys/fs/cgroup").glob(f"*/{self.name}"):
                 for directory, _, _ in os.walk(base, topdown=False):

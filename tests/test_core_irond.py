@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from core_lab import Lab, alive, enc
+from core_lab import Lab, alive, cmdline
 from harness import wait_for
 
 
@@ -111,6 +111,12 @@ def test_the_host_is_described(lab):
     assert host.name == "msg_host" and host["cpus"] >= 1 and host["memory_total_mib"] > 100
     assert host.str("sandbox").startswith("full") and host.str("isolation") in ("process", "hardware")
     assert host.str("cgroup") in ("v1", "v2") and host.str("kernel").startswith("Linux")
+
+
+def test_degraded_is_passed_on(lab):
+    lab.write_configuration(sandbox="degraded")
+    lab.start()
+    assert "--degraded" in cmdline(lab.role("iron-control").pid)
 
 
 def test_one_irond_a_run_dir(lab):

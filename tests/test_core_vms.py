@@ -259,6 +259,31 @@ def test_an_image_that_is_gone_fails_the_start(lab, machines):
     machines.remove(24)
 
 
+@pytest.fixture
+def broken(lab, request):
+    """A role's program that ends at once."""
+    program = lab.libexec / request.param
+    target = os.readlink(program)
+    program.unlink()
+    program.symlink_to("/bin/false")
+    yield request.param
+    program.unlink()
+    program.symlink_to(target)
+
+
+@pytest.mark.parametrize("broken", ["iron-vm", "iron-egress"], indirect=True)
+def test_a_role_that_does_not_start_undoes_the_vms_start(lab, machines, broken):
+    for egress in [r for r in lab.roles if r.name == "iron-egress" and alive(r.pid)]:
+        if broken == "iron-egress":
+            os.kill(egress.pid, signal.SIGKILL)
+    machines.prepare(26)
+    code, reason = machines.control.result("msg_vm_start", vm=26, generation=1)
+    assert code < 0 and "exited with status 1" in reason, reason
+    assert broken == "iron-vm" or "iron-egress did not start" in reason
+    machines.nothing_runs(26)
+    machines.remove(26)
+
+
 def test_two_workspaces_without_kvm_need_the_operators_word(lab, machines, one):
     host = machines.control.call("msg_host_get")[-1]
     machines.prepare(25, workspace=WORKSPACE + 1)

@@ -394,15 +394,21 @@ void vms_worker_up(struct broker *b, struct workspace *w)
 	}
 }
 
-void vms_worker_gone(struct broker *b, struct workspace *w)
+void vms_worker_gone(struct broker *b, struct workspace *w, const char *why)
 {
 	struct map_slot *slot;
 	size_t i = 0;
 
 	while (map_next(&b->vms, &i, &slot)) {
 		struct vm *v = slot->value;
-		if (v->workspace == w)
-			v->attached = false;
+		char reason[256];
+		if (v->workspace != w)
+			continue;
+		v->attached = false;
+		if (!why || v->phase != PHASE_STARTING || v->qemu.pidfd >= 0)
+			continue;
+		snprintf(reason, sizeof reason, "iron-egress did not start: %s", why);
+		fail_start(v, -EIO, reason);
 	}
 }
 

@@ -24,9 +24,10 @@ void vm_remove(struct broker *b, uint64_t id, struct reply to);
 void vm_stream(struct broker *b, uint64_t id, uint64_t token, struct reply to);
 void vms_list(struct broker *b, struct reply to);
 
-/* The workspace's worker came up: doors that are open are attached to it. Or it will not come up any more. */
+/* The workspace's worker came up: doors that are open are attached to it. */
 void vms_worker_up(struct broker *b, struct workspace *w);
-void vms_worker_gone(struct broker *b, struct workspace *w);
+/* It is gone. why: it did not even come up, so starts that wait for it fail with that; NULL: another follows. */
+void vms_worker_gone(struct broker *b, struct workspace *w, const char *why);
 
 /* Whether that is a QEMU of ours. */
 bool vms_have_pid(const struct broker *b, pid_t pid);

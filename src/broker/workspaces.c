@@ -23,6 +23,7 @@ struct workspace {
 	struct role_proc *role;
 	struct event *linger;
 	unsigned used;
+	bool up;
 	struct reply restarter; /* who waits for the old worker's death */
 };
 
@@ -51,6 +52,7 @@ static void on_up(struct role_proc *r, void *user)
 {
 	struct workspace *w = user;
 
+	w->up = true;
 	broker_link(w->b, r);
 	vms_worker_up(w->b, w);
 }
@@ -62,9 +64,10 @@ static void on_down(struct role_proc *r, int status, const char *reason, bool ag
 
 	broker_answer(b, w->restarter, 0, "", 0);
 	w->restarter = (struct reply){0};
+	vms_worker_gone(b, w, w->up ? NULL : reason);
+	w->up = false;
 	if (again)
 		return;
-	vms_worker_gone(b, w);
 	if (w->used == 0)
 		workspace_free(w);
 	broker_stop_step(b);
