@@ -165,6 +165,51 @@ static void test_rules_reach_the_worker_before_the_answer(void **state)
 	assert_int_equal(w->mode, 1);
 }
 
+static unsigned create_with_policy(struct fake *f, const char *name, const struct rec_rule *rule, struct fake_answer *a)
+{
+	_cleanup_(buf_finish) struct buf rules = {0};
+	struct msg_vm_create m = {.key_hash = fake_hash(f), .op = OP_VM_CREATE, .name = str_of(name), .memory_mib = 512,
+				  .egress_mode = 1};
+
+	assert_int_equal(wire_list_add_record(&rules, &rec_rule_wire, rule), 0);
+	m.rules = buf_str(&rules);
+	return fake_call(f, MSG_TYPE_msg_vm_create, &m, a);
+}
+
+static void test_a_vm_is_born_with_its_policy(void **state)
+{
+	struct fake *f = *state;
+	struct rec_rule rule = {.name = STR("own"), .host = STR("API.Example.com.")};
+	struct rec_rule deny = {.host = STR("bad.example.com"), .action = 1}, bad = {.host = STR("x"), .cidr = STR("10.0.0.0/8")};
+	_cleanup_(buf_finish) struct buf b = {0};
+	struct fake_answer a;
+	char key[64];
+	uint64_t id;
+
+	assert_int_equal(wire_encode(&rec_rule_wire, &deny, &b), 0);
+	assert_int_equal(fake_rule_create(f, 0, "allowed", "example.org", NULL), 201);
+	struct msg_rule_create m = {.key_hash = fake_hash(f), .op = OP_RULE_CREATE, .rule = buf_str(&b)};
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_rule_create, &m, &a), 201);
+	fake_answer_finish(&a);
+	assert_int_equal(create_with_policy(f, "demo", &rule, &a), 201);
+	fake_answer_finish(&a);
+	fake_turn(f);
+	/* it does not inherit: its own rule, and the workspace's deny */
+	assert_int_equal(fake_worker_get(f)->rules, 2);
+	assert_int_equal(fake_worker_get(f)->mode, 1);
+	create_with_policy(f, "other", &bad, &a);
+	fake_assert_code(&a, 422, "validation_error");
+	assert_true(str_has_prefix(a.end.message, STR("egress.rules[0]")));
+	fake_answer_finish(&a);
+	/* who may not loosen egress may not do so by making a VM */
+	assert_int_equal(key_create(f, SCOPE_VM_ADMIN, 0, key, &id), 201);
+	fake_key_use(f, key);
+	create_with_policy(f, "third", &rule, &a);
+	fake_assert_code(&a, 403, "scope_missing");
+	fake_answer_finish(&a);
+	assert_true(fake_vm_create(f, "third", NULL) != 0);
+}
+
 static void test_the_answer_waits_for_the_worker(void **state)
 {
 	struct fake *f = *state;
@@ -464,6 +509,7 @@ int main(void)
 		T(test_keys),
 		T(test_nothing_is_done_that_is_not_on_record),
 		T(test_rules_reach_the_worker_before_the_answer),
+		T(test_a_vm_is_born_with_its_policy),
 		T(test_the_answer_waits_for_the_worker),
 		T(test_a_worker_that_refuses_is_replaced),
 		T(test_a_worker_that_is_silent_is_replaced),

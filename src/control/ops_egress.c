@@ -198,24 +198,17 @@ static bool rule_on_record(struct request *r, const char *action, uint64_t vm, c
 	return request_on_record(r, "rule", action, vm, &d);
 }
 
-/* The asked rule in canonical form; its strings are in out. False: answered. */
-static bool take_rule(struct request *r, const struct msg_rule_create *m, struct buf *out, struct rec_rule *ret)
+int op_take_rule(struct str encoded, bool tls_given, struct buf *out, struct rec_rule *ret, struct error *reterr)
 {
-	struct error e = {0};
 	struct rec_rule asked;
 
-	int code = wire_decode(&rec_rule_wire, m->rule, &asked);
+	int code = wire_decode(&rec_rule_wire, encoded, &asked);
 	if (code)
-		error_set(&e, code, "the rule is malformed");
-	if (code == 0 && asked.name.len && name_is_like_id(asked.name))
-		code = error_set(&e, -EINVAL, "name must not begin like an id (vm_, egr_, key_ ...)");
-	if (code == 0)
-		code = rule_canonicalise(&asked, m->tls_given, out, &e);
-	if (code == 0)
-		code = wire_decode(&rec_rule_wire, buf_str(out), ret);
-	if (code)
-		request_fail(r, CODE_VALIDATION_ERROR, "%s", e.text);
-	return code == 0;
+		return error_set(reterr, code, "the rule is malformed");
+	if (name_is_like_id(asked.name))
+		return error_set(reterr, -EINVAL, "name must not begin like an id (vm_, egr_, key_ ...)");
+	code = rule_canonicalise(&asked, tls_given, out, reterr);
+	return code ? code : wire_decode(&rec_rule_wire, buf_str(out), ret);
 }
 
 static int insert_rule(struct request *r, uint64_t vm, const struct rec_rule *rule)
@@ -267,6 +260,7 @@ void op_rule_create(struct request *r)
 	_cleanup_(arena_finish) struct arena a = {0};
 	_cleanup_(buf_finish) struct buf bytes = {0};
 	const struct msg_rule_create *m = REQUEST_RECORD(r, msg_rule_create);
+	struct error e = {0};
 	struct rec_rule rule;
 	struct store_vm vm;
 
@@ -274,8 +268,12 @@ void op_rule_create(struct request *r)
 		answer_rule(r, m->vm);
 		return;
 	}
-	if (!owner_found(r, m->vm, &a, &vm) || !take_rule(r, m, &bytes, &rule))
+	if (!owner_found(r, m->vm, &a, &vm))
 		return;
+	if (op_take_rule(m->rule, m->tls_given, &bytes, &rule, &e)) {
+		request_fail(r, CODE_VALIDATION_ERROR, "%s", e.text);
+		return;
+	}
 	rule.id = r->new_id;
 	rule.created_at = real_ms();
 	rule.workspace_wide = m->vm == 0;

@@ -5,7 +5,6 @@
 #include "control/compile.h"
 #include "control/ops.h"
 #include "model/name.h"
-#include "policy/rule.h"
 
 /* What is kept free on the state's file system: overlays grow as guests write, and the journal must go on. */
 #define DISK_RESERVE_MIB 2048
@@ -51,17 +50,12 @@ static int take_rules(struct creation *c, const struct msg_vm_create *m, struct 
 
 	while (wire_list_next(&rules, &item)) {
 		size_t i = c->nrules;
-		struct rec_rule asked;
 		if (i == ARRAY_SIZE(c->rules))
 			return error_set(reterr, -EINVAL, "egress.rules must be at most %zu", ARRAY_SIZE(c->rules));
-		int r = wire_decode(&rec_rule_wire, item, &asked);
-		if (r == 0)
-			r = rule_canonicalise(&asked, m->rules_tls_given >> i & 1, &c->encoded[i], reterr);
+		int r = op_take_rule(item, m->rules_tls_given >> i & 1, &c->encoded[i], &c->rules[i], reterr);
 		c->nrules++;
-		if (r == 0)
-			r = wire_decode(&rec_rule_wire, buf_str(&c->encoded[i]), &c->rules[i]);
 		if (r)
-			return error_prefix(reterr, "egress.rules[%zu]: ", i) ? r : r;
+			return error_prefix(reterr, "egress.rules[%zu]", i);
 		for (size_t k = 0; k < i; k++)
 			if (c->rules[i].name.len && str_eq(c->rules[i].name, c->rules[k].name))
 				return error_set(reterr, -EINVAL, "egress.rules: two are named %.*s", STR_ARG(c->rules[i].name));
