@@ -135,6 +135,7 @@ def test_each_request_of_a_connection_is_judged(lab):
     lab.policy(rule("api.example.com", paths=["/head"]))
     s.sendall(GET % b"/")
     assert b" 403 " in read_response(s)[0]
+    wait_for("five opens", lambda: len(lab.audit.since(mark, "record_open")) >= 5)
     opened = lab.audit.since(mark, "record_open")
     assert [o.verdict for o in opened] == [VERDICT[f"VERDICT_{v}"] for v in ("ALLOWED", "DENIED", "DENIED", "ALLOWED", "DENIED")]
     assert [o.connection for o in opened] == [0] + [opened[0].seq] * 4

@@ -287,6 +287,19 @@ static enum http_step head_step(struct http *h)
 	return http_read_client(h);
 }
 
+static void tell_progress(struct http *h, uint64_t now_ms)
+{
+	struct exchange *x = &h->x;
+	uint64_t relayed_out = h->relaying ? h->relay.a_to_b.total : 0, relayed_in = h->relaying ? h->relay.b_to_a.total : 0;
+	uint64_t bytes = x->sent + x->received + relayed_out + relayed_in;
+
+	if (now_ms - x->told_ms < PROGRESS_MS && bytes - x->told_bytes < PROGRESS_BYTES)
+		return;
+	x->told_ms = now_ms;
+	x->told_bytes = bytes;
+	journal_progress(x->entry, x->sent + relayed_out, x->received + relayed_in);
+}
+
 /* While the journal or the dialler is awaited nothing is read: the socket's buffer is bound enough. */
 static enum http_step step(struct http *h)
 {
@@ -306,9 +319,15 @@ static enum http_step step(struct http *h)
 
 void http_drive(struct http *h)
 {
-	for (unsigned i = 0; i < 64; i++)
-		if (step(h) != HTTP_MOVED)
+	for (unsigned i = 0; i < 64; i++) {
+		enum http_step r = step(h);
+		if (r == HTTP_GONE)
 			return;
+		if (h->x.entry)
+			tell_progress(h, h->x.told_ms);
+		if (r == HTTP_STUCK)
+			return;
+	}
 	sock_later(&h->c->client);
 }
 
@@ -339,18 +358,6 @@ static void time_out(struct http *h, const char *reason)
 	http_fail(h, &r, CLOSE_TIMEOUT);
 }
 
-static void tell_progress(struct http *h, uint64_t now_ms)
-{
-	struct exchange *x = &h->x;
-	uint64_t bytes = x->sent + x->received;
-
-	if (now_ms - x->told_ms < PROGRESS_MS && bytes - x->told_bytes < PROGRESS_BYTES)
-		return;
-	x->told_ms = now_ms;
-	x->told_bytes = bytes;
-	journal_progress(x->entry, x->sent, x->received);
-}
-
 static void http_tick(struct conn *c, uint64_t now_ms)
 {
 	struct http *h = c->state;
@@ -367,7 +374,7 @@ static void http_tick(struct conn *c, uint64_t now_ms)
 		time_out(h, "the longest life of a connection is over");
 	else if (h->stage >= HTTP_EXCHANGE && now_ms - c->active_ms >= c->vm->door->idle_ms)
 		time_out(h, "idle for too long");
-	else
+	else if (h->x.entry)
 		tell_progress(h, now_ms);
 }
 

@@ -34,6 +34,8 @@ struct batch {
 	struct journal *journal;
 	struct buf records;
 	VEC(struct item) items;
+	int code; /* of a failed one */
+	struct batch *next_failed;
 };
 
 struct journal {
@@ -42,12 +44,15 @@ struct journal {
 	struct event *flush;
 	struct batch *batch; /* being filled, or NULL */
 	struct batch *spare; /* an empty one, with its memory */
+	struct event *fail;
+	struct batch *failed;
 	struct str kept[KEPT_CLOSES]; /* closes that no iron-audit has acknowledged */
 	unsigned nkept;
 	uint64_t refused_until_ms;
 };
 
 static void on_flush(evutil_socket_t fd, short what, void *arg);
+static void on_fail(evutil_socket_t fd, short what, void *arg);
 
 struct journal *journal_create(struct event_base *base)
 {
@@ -55,11 +60,11 @@ struct journal *journal_create(struct event_base *base)
 
 	j->base = base;
 	j->flush = event_new(base, -1, 0, on_flush, j);
-	if (!j->flush) {
-		free(j);
-		return NULL;
-	}
-	return j;
+	j->fail = event_new(base, -1, 0, on_fail, j);
+	if (j->flush && j->fail)
+		return j;
+	journal_destroy(j);
+	return NULL;
 }
 
 static void entry_free(struct journal_entry *e)
@@ -90,21 +95,34 @@ static void batch_done(struct batch *b)
 		j->spare = b;
 }
 
+/* Nobody is told any more. */
+static void batch_abandon(struct batch *b)
+{
+	for (size_t i = 0; i < b->items.n; i++)
+		if (b->items.v[i].entry)
+			entry_free(b->items.v[i].entry);
+	batch_done(b);
+}
+
 void journal_destroy(struct journal *j)
 {
 	if (!j)
 		return;
-	if (j->batch) {
-		for (size_t i = 0; i < j->batch->items.n; i++)
-			if (j->batch->items.v[i].entry)
-				entry_free(j->batch->items.v[i].entry);
-		batch_done(take_ptr(j->batch));
+	if (j->batch)
+		batch_abandon(take_ptr(j->batch));
+	while (j->failed) {
+		struct batch *b = j->failed;
+		j->failed = b->next_failed;
+		batch_abandon(b);
 	}
 	if (j->spare)
 		batch_free(j->spare);
 	for (unsigned i = 0; i < j->nkept; i++)
 		free((void *)(uintptr_t)j->kept[i].p);
-	event_free(j->flush);
+	if (j->flush)
+		event_free(j->flush);
+	if (j->fail)
+		event_free(j->fail);
 	free(j);
 }
 
@@ -194,20 +212,46 @@ static void entry_answered(struct journal_entry *e, int code, uint64_t seq)
 }
 
 /* Not acknowledged: opens fail, closes are kept for the next iron-audit. */
-static void batch_failed(struct batch *b, int code)
+static void batch_failed(struct batch *b)
 {
 	struct journal *j = b->journal;
 
-	j->refused_until_ms = mono_ms() + REFUSED_MS;
 	for (size_t i = 0; i < b->items.n; i++) {
 		struct item *item = &b->items.v[i];
 		if (item->entry)
-			entry_answered(item->entry, code, 0);
+			entry_answered(item->entry, b->code, 0);
 		if (item->close.p)
 			keep_close(j, item->close);
 		item->close = STR_NONE;
 	}
 	batch_done(b);
+}
+
+static void on_fail(evutil_socket_t fd, short what, void *arg)
+{
+	struct journal *j = arg;
+
+	while (j->failed) {
+		struct batch *b = j->failed;
+		j->failed = b->next_failed;
+		batch_failed(b);
+	}
+}
+
+/* Owners hear of a failure from the loop only: a channel can close under any call that sends on it, while somebody walks
+ * the very connections that the owners would end. */
+static void fail_later(struct batch *b, int code)
+{
+	struct journal *j = b->journal;
+	struct batch **at = &j->failed;
+
+	j->refused_until_ms = mono_ms() + REFUSED_MS;
+	while (*at)
+		at = &(*at)->next_failed;
+	b->code = code;
+	b->next_failed = NULL;
+	*at = b;
+	event_active(j->fail, 0, 0);
 }
 
 static void batch_written(struct batch *b, uint64_t first_seq)
@@ -223,14 +267,14 @@ static bool on_ack(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
 	struct batch *b = arg;
 
 	if (!m) {
-		batch_failed(b, -EPIPE);
+		fail_later(b, -EPIPE);
 		return true;
 	}
 	const struct msg_audit_ack *ack = m->info->type == MSG_TYPE_msg_audit_ack ? IPC_RECORD(m, msg_audit_ack) : NULL;
 	if (!ack || (ack->code == 0 && ack->count != b->items.n))
-		batch_failed(b, -EPROTO);
+		fail_later(b, -EPROTO);
 	else if (ack->code)
-		batch_failed(b, ack->code < 0 && ack->code > -4096 ? (int)ack->code : -EIO);
+		fail_later(b, ack->code < 0 && ack->code > -4096 ? (int)ack->code : -EIO);
 	else
 		batch_written(b, ack->first_seq);
 	return true;
@@ -246,7 +290,7 @@ static void on_flush(evutil_socket_t fd, short what, void *arg)
 	struct msg_audit_batch message = {.records = buf_str(&b->records)};
 	int r = ipc_call(j->peer, MSG_TYPE_msg_audit_batch, &message, NULL, 0, ACK_TIMEOUT_MS, on_ack, b);
 	if (r)
-		batch_failed(b, r);
+		fail_later(b, r);
 }
 
 void journal_set_peer(struct journal *j, struct ipc_peer *peer)

@@ -53,6 +53,18 @@ static void tunnel_destroy(struct conn *c)
 	free(t);
 }
 
+/* now_ms: the last tick's will do where only the bytes count. */
+static void tell_progress(struct tunnel *t, uint64_t now_ms)
+{
+	uint64_t bytes = sent(t) + received(t);
+
+	if (now_ms - t->told_ms < PROGRESS_MS && bytes - t->told_bytes < PROGRESS_BYTES)
+		return;
+	t->told_ms = MAX(t->told_ms, now_ms);
+	t->told_bytes = bytes;
+	journal_progress(t->entry, sent(t), received(t));
+}
+
 /* Both sides learn that this is not a regular end. */
 static void cut(struct conn *c, enum close_outcome outcome, const char *reason)
 {
@@ -123,6 +135,7 @@ static void drive(struct conn *c)
 	if (!t->relaying)
 		return;
 	enum relay_state s = relay_drive(&t->relay);
+	tell_progress(t, t->told_ms);
 	if (s == RELAY_WAIT && t->relay.hold) {
 		s = inspect(c, t, &gone);
 		if (gone)
@@ -202,17 +215,6 @@ static void on_written(struct journal_entry *e, int code, void *arg)
 			     &handler);
 	if (!t->dial)
 		refuse(c, CLOSE_LIMIT, "out of memory", TLS_ALERT_INTERNAL_ERROR);
-}
-
-static void tell_progress(struct tunnel *t, uint64_t now_ms)
-{
-	uint64_t bytes = sent(t) + received(t);
-
-	if (now_ms - t->told_ms < PROGRESS_MS && bytes - t->told_bytes < PROGRESS_BYTES)
-		return;
-	t->told_ms = now_ms;
-	t->told_bytes = bytes;
-	journal_progress(t->entry, sent(t), received(t));
 }
 
 static void tunnel_tick(struct conn *c, uint64_t now_ms)
