@@ -299,6 +299,29 @@ def test_a_reboot_runs_the_contract_again(vm):
     stream.close()
 
 
+def test_a_guest_that_only_restarts_fails_and_says_little():
+    vm = lab.IronVm(boot_timeout_ms=1500)
+    for _ in range(300):
+        vm.qmp.event("RESET", guest=True, reason="guest-reset")
+    states = vm.wait_state(FAILED, 10)
+    assert len(states) <= 3 and states[-1].step == "boot"
+    vm.close()
+
+
+def test_an_agent_that_ends_again_and_again_is_given_up(vm):
+    make_ready(vm)
+    for i in range(5):
+        vm.qmp.event("VSERPORT_CHANGE", id="iron.0", open=False)
+        if i == 4:
+            break
+        vm.wait_state(LOST)
+        vm.agent.buffer = b""
+        vm.agent.connect(seconds=15)
+        vm.agent.obey_contract()
+        vm.wait_state(READY)
+    assert vm.wait_state(FAILED)[-1].reason == "the guest's agent ended"
+
+
 def test_an_agent_that_restarts_is_found_at_once(vm):
     make_ready(vm)
     stream, _ = open_process(vm)
