@@ -6,6 +6,7 @@ The origin's addresses look global, so that nothing of the dialling rules is swi
 
 import contextlib
 import ctypes
+import errno
 import os
 import pathlib
 import re
@@ -98,7 +99,7 @@ class Audit:
 
     def __init__(self):
         self.records, self.next_seq = [], 1
-        self.code, self.hold = 0, threading.Event()
+        self.code, self.over_budget, self.hold = 0, 0, threading.Event()
         self.hold.set()
         self.batches = 0
         self.lock = threading.Lock()
@@ -119,8 +120,12 @@ class Audit:
                 name, txn, batch, _ = channel.receive()
                 assert name == "msg_audit_batch"
                 self.hold.wait()
-                channel.send("msg_audit_ack", txn=txn | wire.ANSWER, code=self.code, first_seq=self.next_seq,
-                             count=len(batch.records)) if self.code else self.take(channel, txn, batch)
+                over = self.over_budget and any(struct.pack("<Q", self.over_budget) == item[2:10] for item in batch.records)
+                if self.code or over:
+                    channel.send("msg_audit_ack", txn=txn | wire.ANSWER, code=self.code or -errno.EDQUOT,
+                                 vm=self.over_budget if over else 0)
+                else:
+                    self.take(channel, txn, batch)
 
     def take(self, channel, txn, batch):
         with self.lock:

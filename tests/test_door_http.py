@@ -261,7 +261,7 @@ def test_a_cut_answer_is_not_taken_for_a_whole_one(lab):
     data, reset = read_all(s)
     assert data.endswith(b"only this") or reset
     assert reset
-    assert lab.audit.one(mark, "record_close").outcome == OUTCOME["CLOSE_UPSTREAM"]
+    assert lab.audit.close_of(lab.audit.one(mark)).outcome == OUTCOME["CLOSE_UPSTREAM"]
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/smuggle"])
@@ -293,7 +293,7 @@ def test_a_request_that_ends_early_reaches_nobody_as_a_whole(lab):
     s.sendall(POST + b"Content-Length: 10\r\n\r\nabc")
     s.shutdown(socket.SHUT_WR)
     read_all(s)
-    assert lab.audit.one(mark, "record_close").outcome == OUTCOME["CLOSE_CLIENT"]
+    assert lab.audit.close_of(lab.audit.one(mark)).outcome == OUTCOME["CLOSE_CLIENT"]
 
 
 def test_websocket(lab):
@@ -317,7 +317,7 @@ def test_upload_of_64_mib(lab, tmp_path):
     for scheme in ("http", "https"):
         mark = lab.audit.mark()
         assert lab.http(f"{scheme}://api.example.com/upload", "-T", tmp_path / "blob") == (200, want)
-        assert lab.audit.one(mark, "record_close").bytes_sent > len(blob)
+        assert lab.audit.close_of(lab.audit.one(mark)).bytes_sent > len(blob)
     r = lab.guest("curl", "-sS", "-T", "-", "http://api.example.com/upload", input=blob)  # of unknown length: chunked
     assert r.stdout == want
 
@@ -330,7 +330,9 @@ def test_download_with_a_slow_reader_is_bounded(lab):
     assert resident < 150000, f"{resident} KiB"
     total = 0
     while total < 50000000:
-        total += len(s.recv(1 << 20))
+        chunk = s.recv(1 << 20)
+        assert chunk, "ended early"
+        total += len(chunk)
 
 
 def test_many_at_once(lab):

@@ -168,6 +168,20 @@ def test_a_journal_that_refuses(lab):
     assert b"/refused" not in lab.http("http://api.example.com/seen")[1]
 
 
+def test_a_vm_over_its_budget_of_the_journal(lab):
+    lab.policy(rule("*.example.com"))
+    mark = lab.audit.mark()
+    going, opened = start_download(lab, mark)
+    lab.audit.over_budget = VM
+    try:
+        assert lab.http("http://api.example.com/over")[0] == 503
+        going.close()
+    finally:
+        lab.audit.over_budget = 0
+    wait_for("the door to open again", lambda: lab.http("http://api.example.com/")[0] == 200, 5)
+    assert lab.audit.close_of(opened).outcome == OUTCOME["CLOSE_CLIENT"]
+
+
 def test_without_iron_audit(lab):
     lab.policy(rule("*.example.com"))
     mark = lab.audit.mark()

@@ -20,6 +20,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 
 	while (map_next(&d->vms, &i, &slot))
 		vm_tick(slot->value, now_ms, second);
+	if (second)
+		journal_retry(d->journal);
 }
 
 static int start_ticking(struct door *d)

@@ -14,10 +14,12 @@
 #define ACK_TIMEOUT_MS 10000
 #define REFUSED_MS 1000
 #define KEPT_CLOSES 4096
+#define RETRIED_CLOSES 512 /* kept ones sent again, a second */
+#define REFUSED_VMS 32
 
 struct journal_entry {
 	struct journal *journal;
-	uint64_t seq;
+	uint64_t vm, seq;
 	bool written, failed, closed; /* closed: the owner is gone, the close waits in `close` for the sequence */
 	journal_written *on_written;
 	void *arg;
@@ -26,8 +28,14 @@ struct journal_entry {
 
 /* A record of a batch, and whom its acknowledgement concerns. */
 struct item {
+	uint64_t vm;
 	struct journal_entry *entry; /* an open */
 	struct str close;            /* an encoded close, kept until acknowledged: heap */
+};
+
+struct kept_close {
+	uint64_t vm;
+	struct str record; /* heap */
 };
 
 struct batch {
@@ -46,9 +54,13 @@ struct journal {
 	struct batch *spare; /* an empty one, with its memory */
 	struct event *fail;
 	struct batch *failed;
-	struct str kept[KEPT_CLOSES]; /* closes that no iron-audit has acknowledged */
+	struct kept_close kept[KEPT_CLOSES]; /* closes that no iron-audit has acknowledged */
 	unsigned nkept;
 	uint64_t refused_until_ms;
+	struct {
+		uint64_t vm, until_ms;
+	} refused[REFUSED_VMS]; /* over their budget of the journal */
+	unsigned next_refused;
 };
 
 static void on_flush(evutil_socket_t fd, short what, void *arg);
@@ -118,7 +130,7 @@ void journal_destroy(struct journal *j)
 	if (j->spare)
 		batch_free(j->spare);
 	for (unsigned i = 0; i < j->nkept; i++)
-		free((void *)(uintptr_t)j->kept[i].p);
+		free((void *)(uintptr_t)j->kept[i].record.p);
 	if (j->flush)
 		event_free(j->flush);
 	if (j->fail)
@@ -126,9 +138,35 @@ void journal_destroy(struct journal *j)
 	free(j);
 }
 
-bool journal_is_writable(const struct journal *j)
+static bool is_writable(const struct journal *j, uint64_t vm)
 {
-	return j->peer && ipc_peer_is_open(j->peer) && mono_ms() >= j->refused_until_ms;
+	uint64_t now = mono_ms();
+
+	for (unsigned i = 0; i < REFUSED_VMS; i++)
+		if (j->refused[i].vm == vm && now < j->refused[i].until_ms)
+			return false;
+	return j->peer && ipc_peer_is_open(j->peer) && now >= j->refused_until_ms;
+}
+
+static void refuse_vm(struct journal *j, uint64_t vm)
+{
+	unsigned i = 0;
+
+	while (i < REFUSED_VMS && j->refused[i].vm != vm)
+		i++;
+	if (i == REFUSED_VMS)
+		i = j->next_refused++ % REFUSED_VMS;
+	j->refused[i].vm = vm;
+	j->refused[i].until_ms = mono_ms() + REFUSED_MS;
+	log_limited(LOG_LEVEL_WARN, 1, "a VM is over its budget of the journal", "vm=%llx", (unsigned long long)vm);
+}
+
+static struct batch *batch_create(struct journal *j)
+{
+	struct batch *b = j->spare ? take_ptr(j->spare) : xcalloc(1, sizeof *b);
+
+	b->journal = j;
+	return b;
 }
 
 /* Room for one more record of `len` bytes in the batch of this turn. */
@@ -137,8 +175,7 @@ static struct batch *batch_with_room(struct journal *j, size_t len)
 	if (j->batch && (j->batch->records.len + len + 8 > BATCH_BYTES || j->batch->items.n == BATCH_RECORDS))
 		on_flush(-1, 0, j);
 	if (!j->batch) {
-		j->batch = j->spare ? take_ptr(j->spare) : xcalloc(1, sizeof *j->batch);
-		j->batch->journal = j;
+		j->batch = batch_create(j);
 		event_active(j->flush, 0, 0);
 	}
 	return j->batch;
@@ -168,23 +205,23 @@ static void patch_seq(struct buf *b, uint64_t seq)
 
 /* Takes the memory of `close`. Past the bound the oldest close is given up: iron-audit closes what it never heard of
  * again as aborted. */
-static void keep_close(struct journal *j, struct str close)
+static void keep_close(struct journal *j, uint64_t vm, struct str close)
 {
 	if (j->nkept == KEPT_CLOSES) {
 		log_limited(LOG_LEVEL_WARN, 1, "close records given up: no journal", NULL);
-		free((void *)(uintptr_t)j->kept[0].p);
+		free((void *)(uintptr_t)j->kept[0].record.p);
 		memmove(j->kept, j->kept + 1, (KEPT_CLOSES - 1) * sizeof j->kept[0]);
 		j->nkept--;
 	}
-	j->kept[j->nkept++] = close;
+	j->kept[j->nkept++] = (struct kept_close){.vm = vm, .record = close};
 }
 
-static void send_close(struct journal *j, struct str close)
+static void send_close(struct journal *j, uint64_t vm, struct str close)
 {
-	if (journal_is_writable(j))
-		add(j, close, (struct item){.close = close});
+	if (is_writable(j, vm))
+		add(j, close, (struct item){.vm = vm, .close = close});
 	else
-		keep_close(j, close);
+		keep_close(j, vm, close);
 }
 
 static void entry_finish(struct journal_entry *e)
@@ -193,9 +230,10 @@ static void entry_finish(struct journal_entry *e)
 
 	patch_seq(&e->close, e->seq);
 	struct str close = buf_str(&e->close);
+	uint64_t vm = e->vm;
 	e->close = (struct buf){0};
 	entry_free(e);
-	send_close(j, close);
+	send_close(j, vm, close);
 }
 
 static void entry_answered(struct journal_entry *e, int code, uint64_t seq)
@@ -221,7 +259,7 @@ static void batch_failed(struct batch *b)
 		if (item->entry)
 			entry_answered(item->entry, b->code, 0);
 		if (item->close.p)
-			keep_close(j, item->close);
+			keep_close(j, item->vm, item->close);
 		item->close = STR_NONE;
 	}
 	batch_done(b);
@@ -245,7 +283,6 @@ static void fail_later(struct batch *b, int code)
 	struct journal *j = b->journal;
 	struct batch **at = &j->failed;
 
-	j->refused_until_ms = mono_ms() + REFUSED_MS;
 	while (*at)
 		at = &(*at)->next_failed;
 	b->code = code;
@@ -262,19 +299,55 @@ static void batch_written(struct batch *b, uint64_t first_seq)
 	batch_done(b);
 }
 
+/* One VM's records are refused; the others' go into the next batch. */
+static void batch_without(struct batch *b, uint64_t vm)
+{
+	struct journal *j = b->journal;
+	struct batch *refused = batch_create(j);
+	struct str records = buf_str(&b->records), record;
+
+	refuse_vm(j, vm);
+	for (size_t i = 0; i < b->items.n && wire_list_next(&records, &record); i++) {
+		struct item item = b->items.v[i];
+		b->items.v[i].close = STR_NONE;
+		if (item.vm == vm)
+			VEC_PUSH(&refused->items, item);
+		else
+			add(j, record, item);
+	}
+	batch_done(b);
+	fail_later(refused, -EDQUOT);
+}
+
+static void all_refused(struct batch *b, int code)
+{
+	b->journal->refused_until_ms = mono_ms() + REFUSED_MS;
+	fail_later(b, code);
+}
+
+static bool holds_vm(const struct batch *b, uint64_t vm)
+{
+	for (size_t i = 0; i < b->items.n; i++)
+		if (b->items.v[i].vm == vm)
+			return true;
+	return false;
+}
+
 static bool on_ack(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
 {
 	struct batch *b = arg;
 
 	if (!m) {
-		fail_later(b, -EPIPE);
+		all_refused(b, -EPIPE);
 		return true;
 	}
 	const struct msg_audit_ack *ack = m->info->type == MSG_TYPE_msg_audit_ack ? IPC_RECORD(m, msg_audit_ack) : NULL;
 	if (!ack || (ack->code == 0 && ack->count != b->items.n))
-		fail_later(b, -EPROTO);
+		all_refused(b, -EPROTO);
+	else if (ack->code == -EDQUOT && ack->vm && holds_vm(b, ack->vm))
+		batch_without(b, ack->vm);
 	else if (ack->code)
-		fail_later(b, ack->code < 0 && ack->code > -4096 ? (int)ack->code : -EIO);
+		all_refused(b, ack->code < 0 && ack->code > -4096 ? (int)ack->code : -EIO);
 	else
 		batch_written(b, ack->first_seq);
 	return true;
@@ -290,7 +363,7 @@ static void on_flush(evutil_socket_t fd, short what, void *arg)
 	struct msg_audit_batch message = {.records = buf_str(&b->records)};
 	int r = ipc_call(j->peer, MSG_TYPE_msg_audit_batch, &message, NULL, 0, ACK_TIMEOUT_MS, on_ack, b);
 	if (r)
-		fail_later(b, r);
+		all_refused(b, r);
 }
 
 void journal_set_peer(struct journal *j, struct ipc_peer *peer)
@@ -299,10 +372,25 @@ void journal_set_peer(struct journal *j, struct ipc_peer *peer)
 	if (!peer)
 		return;
 	j->refused_until_ms = 0;
+	memset(j->refused, 0, sizeof j->refused);
+	journal_retry(j);
+}
+
+void journal_retry(struct journal *j)
+{
+	static struct kept_close kept[KEPT_CLOSES];
 	unsigned n = j->nkept;
+
+	if (n == 0 || !is_writable(j, 0))
+		return;
+	memcpy(kept, j->kept, n * sizeof kept[0]);
 	j->nkept = 0;
-	for (unsigned i = 0; i < n; i++)
-		add(j, j->kept[i], (struct item){.close = j->kept[i]});
+	for (unsigned i = 0; i < n; i++) {
+		if (i < RETRIED_CLOSES)
+			send_close(j, kept[i].vm, kept[i].record);
+		else
+			keep_close(j, kept[i].vm, kept[i].record);
+	}
 }
 
 struct journal_entry *journal_open(struct journal *j, const struct record_open *open, journal_written *on_written,
@@ -310,11 +398,11 @@ struct journal_entry *journal_open(struct journal *j, const struct record_open *
 {
 	_cleanup_(buf_finish) struct buf b = {0};
 
-	if (!journal_is_writable(j) || encode(RECORD_OPEN, open, &b))
+	if (!is_writable(j, open->vm) || encode(RECORD_OPEN, open, &b))
 		return NULL;
 	struct journal_entry *e = xcalloc(1, sizeof *e);
-	*e = (struct journal_entry){.journal = j, .on_written = on_written, .arg = arg};
-	add(j, buf_str(&b), (struct item){.entry = e});
+	*e = (struct journal_entry){.journal = j, .vm = open->vm, .on_written = on_written, .arg = arg};
+	add(j, buf_str(&b), (struct item){.vm = open->vm, .entry = e});
 	return e;
 }
 
@@ -328,7 +416,7 @@ void journal_progress(struct journal_entry *e, uint64_t sent, uint64_t received)
 	struct record_progress p = {.open_seq = e->seq, .bytes_sent = sent, .bytes_received = received};
 
 	if (e->written)
-		journal_note(e->journal, RECORD_PROGRESS, &p);
+		journal_note(e->journal, e->vm, RECORD_PROGRESS, &p);
 }
 
 void journal_close(struct journal_entry *e, const struct record_close *close)
@@ -346,12 +434,12 @@ void journal_close(struct journal_entry *e, const struct record_close *close)
 		entry_free(e);
 }
 
-bool journal_note(struct journal *j, enum record_type type, const void *record)
+bool journal_note(struct journal *j, uint64_t vm, enum record_type type, const void *record)
 {
 	_cleanup_(buf_finish) struct buf b = {0};
 
-	if (!journal_is_writable(j) || encode(type, record, &b))
+	if (!is_writable(j, vm) || encode(type, record, &b))
 		return false;
-	add(j, buf_str(&b), (struct item){0});
+	add(j, buf_str(&b), (struct item){.vm = vm});
 	return true;
 }

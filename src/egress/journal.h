@@ -19,11 +19,12 @@ void journal_destroy(struct journal *j); /* entries that are left are freed, the
 
 /* A new channel to iron-audit (borrowed), or NULL: it is gone. What waited for its answer fails. */
 void journal_set_peer(struct journal *j, struct ipc_peer *peer);
-/* Whether new work may be taken: a peer is there, and its last answer was not a refusal within the last second. */
-bool journal_is_writable(const struct journal *j);
+/* Once a second: closes that were refused are sent again. */
+void journal_retry(struct journal *j);
 
 /* on_written runs once, later, from the loop: code 0 and the open's sequence, or why it is not in the file. It may be
- * NULL. NULL is returned when the journal is not writable; on_written is then not called. */
+ * NULL. NULL is returned, and on_written not called, when nothing can be written: no iron-audit is there, or it refused
+ * all, or all of this VM (over its budget), within the last second. */
 typedef void journal_written(struct journal_entry *e, int code, void *arg);
 struct journal_entry *journal_open(struct journal *j, const struct record_open *open, journal_written *on_written,
 				   void *arg);
@@ -32,5 +33,5 @@ void journal_progress(struct journal_entry *e, uint64_t sent, uint64_t received)
 /* Ends the entry, whose owner must not use it again (on_written is not called any more). open_seq is filled in. */
 void journal_close(struct journal_entry *e, const struct record_close *close);
 
-/* A record of its own (counts). Dropped when the journal is not writable: false. */
-bool journal_note(struct journal *j, enum record_type type, const void *record);
+/* A record of its own (counts). Dropped when nothing can be written: false. */
+bool journal_note(struct journal *j, uint64_t vm, enum record_type type, const void *record);

@@ -87,7 +87,7 @@ static void write_dns(struct tally *t, struct journal *j, uint64_t vm, uint64_t 
 		struct dns_row *r = &t->dns[t->ndns - 1];
 		struct record_dns record = {.vm = vm, .workspace = workspace, .qtype = r->qtype, .count = r->count,
 					    .name = str_make(r->name, r->name_len), .answer = str_of(r->answer)};
-		if (!journal_note(j, RECORD_DNS, &record))
+		if (!journal_note(j, vm, RECORD_DNS, &record))
 			return;
 	}
 }
@@ -100,7 +100,7 @@ void tally_write(struct tally *t, struct journal *j, uint64_t vm, uint64_t works
 		struct record_drop record = {.vm = vm, .workspace = workspace, .protocol = r->protocol,
 					     .address = str_of(r->address), .port = r->port,
 					     .reason = str_of(r->reason), .count = r->count};
-		if (!journal_note(j, RECORD_DROP, &record))
+		if (!journal_note(j, vm, RECORD_DROP, &record))
 			return;
 	}
 }
