@@ -358,10 +358,18 @@ def test_a_full_disk_pauses_and_comes_back(vm):
     vm.qmp.event("BLOCK_IO_ERROR", device="disk", operation="write", action="stop", nospace=True)
     vm.qmp.event("STOP")
     assert vm.wait_state(LOST)[-1].step == "disk"
+    assert vm.contract(deadline_ms=500) == 0  # as iron-control does when it hears that
     lab.wait_for("cont", lambda: "cont" in vm.qmp.commands)
     vm.qmp.event("RESUME")
     assert vm.agent.obey_contract() == lab.STEPS
     vm.wait_state(READY)
+
+
+def test_a_full_disk_during_a_boot_is_named(vm):
+    vm.contract()
+    vm.qmp.event("BLOCK_IO_ERROR", device="disk", operation="write", action="stop", nospace=True)
+    vm.qmp.event("STOP")
+    assert vm.wait_state(FAILED)[-1].step == "disk"
 
 
 @pytest.mark.parametrize("line", [b"rubbish\n", b"[" * 100000 + b"\n", b'{"return": {}, "id": 999}\n', b"x" * (600 << 10)],

@@ -271,10 +271,13 @@ static void on_io_error(struct vm *vm, const struct qmp_message *m)
 
 static void on_stop(struct vm *vm, const struct qmp_message *m)
 {
+	static const char reason[] = "the host could not write the machine's disk; it is paused until it can";
+
 	vm->paused = true;
 	if (vm->io_error && vm->state == VM_REPORT_READY)
-		set_state(vm, VM_REPORT_LOST, "disk",
-			  "the host could not write the machine's disk; it is paused until it can");
+		set_state(vm, VM_REPORT_LOST, "disk", reason);
+	else if (vm->io_error && vm->state == VM_REPORT_BOOTING)
+		fail(vm, "disk", reason);
 }
 
 static void on_resume(struct vm *vm, const struct qmp_message *m)
@@ -370,6 +373,8 @@ int vm_set_contract(struct vm *vm, const struct msg_contract *m, struct error *r
 		return error_set(reterr, -ENOTCONN, "the machine is off");
 	vm->generation = m->generation;
 	contract_set(vm->contract, m);
+	if (vm->paused) /* nobody would answer; on_resume runs it */
+		return 0;
 	if (agent_link_is_up(vm->agent)) {
 		set_state(vm, VM_REPORT_BOOTING, "contract", "");
 		contract_run(vm->contract);
