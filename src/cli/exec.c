@@ -226,15 +226,18 @@ static int receive(struct context *c, struct ws *w)
 static int converse(struct context *c, struct ws *w, bool with_stdin)
 {
 	for (;;) {
-		struct pollfd p[] = {{.fd = ws_fd(w), .events = POLLIN},
-				     {.fd = signal_pipe[0], .events = POLLIN},
-				     {.fd = with_stdin ? STDIN_FILENO : -1, .events = POLLIN}};
 		int code = receive(c, w);
 		if (code != -EAGAIN)
 			return code;
+		bool full = ws_wants_write(w);
+		struct pollfd p[] = {{.fd = ws_fd(w), .events = full ? POLLIN | POLLOUT : POLLIN},
+				     {.fd = signal_pipe[0], .events = POLLIN},
+				     {.fd = with_stdin && !full ? STDIN_FILENO : -1, .events = POLLIN}};
 		if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
 			return EXIT_EXEC_FAILED;
-		int r = p[1].revents ? send_signals(w) : 0;
+		int r = ws_flush(w);
+		if (r == 0 && p[1].revents)
+			r = send_signals(w);
 		if (r == 0 && p[2].revents)
 			r = send_stdin(w, &with_stdin);
 		if (r) {

@@ -19,6 +19,10 @@ struct ws {
 	struct ws_decoder decoder;
 	struct buf in;
 	size_t taken; /* of `in`, by events already given out */
+	/* Frames on their way: `out` is not touched while TLS may have begun on it (it must be asked again with the very same
+	 * bytes); what comes meanwhile waits in `next`. */
+	struct buf out, next;
+	size_t sent; /* of `out` */
 };
 
 void ws_destroy(struct ws *w)
@@ -28,6 +32,8 @@ void ws_destroy(struct ws *w)
 	curl_easy_cleanup(w->curl);
 	ws_decoder_finish(&w->decoder);
 	buf_finish(&w->in);
+	buf_finish(&w->out);
+	buf_finish(&w->next);
 	free(w);
 }
 
@@ -80,15 +86,45 @@ static int fill(struct ws *w)
 	return 1;
 }
 
+static void swap_queues(struct ws *w)
+{
+	struct buf done = w->out;
+
+	buf_clear(&done);
+	w->out = w->next;
+	w->next = done;
+	w->sent = 0;
+}
+
+int ws_flush(struct ws *w)
+{
+	while (w->out.len) {
+		size_t n = 0;
+		CURLcode e = curl_easy_send(w->curl, w->out.data + w->sent, w->out.len - w->sent, &n);
+		if (e == CURLE_AGAIN)
+			return 0;
+		if (e != CURLE_OK)
+			return -EIO;
+		w->sent += n;
+		if (w->sent == w->out.len)
+			swap_queues(w);
+	}
+	return 0;
+}
+
+bool ws_wants_write(const struct ws *w)
+{
+	return w->out.len > 0;
+}
+
 static int send_frame(struct ws *w, enum ws_opcode opcode, struct str payload)
 {
-	_cleanup_(buf_finish) struct buf out = {0};
 	uint8_t mask[4];
 
 	if (getrandom(mask, sizeof mask, 0) != (ssize_t)sizeof mask)
 		return -EIO;
-	int r = ws_encode(opcode, payload, mask, &out);
-	return r ? r : send_all(w, out.data, out.len);
+	int r = ws_encode(opcode, payload, mask, w->out.len ? &w->next : &w->out);
+	return r ? r : ws_flush(w);
 }
 
 int ws_send(struct ws *w, enum channel channel, const void *p, size_t n)

@@ -14,9 +14,12 @@ void ws_destroy(struct ws *w);
 
 /* To poll: readable when there may be something for ws_receive. */
 int ws_fd(const struct ws *w);
-/* Sends one binary frame, waiting as long as the peer takes it. -EIO. */
+/* Queues one binary frame and sends what the peer takes: it never waits, since a peer that waits for us to receive takes
+ * nothing. While ws_wants_write, poll for writing too, call ws_flush, and give nothing new but what is short. -EIO. */
 int ws_send(struct ws *w, enum channel channel, const void *p, size_t n);
 int ws_send_control(struct ws *w, json_t *control); /* steals control */
+bool ws_wants_write(const struct ws *w);
+int ws_flush(struct ws *w);
 
 /* 1 with one message (borrowed until the next call), 0 when there is none yet, -EPIPE at the end of the stream, -EIO or
  * -EPROTO with a reason. Pings are answered inside. */
