@@ -72,6 +72,12 @@ class Standin:
     def message(self, name, seconds=15, after=0):
         return self.wait(lambda l: l.kind == "msg" and l.name == name, seconds, after)
 
+    def drain(self, n, after=0, seconds=30):
+        """Until n requests sent since position `after` have had their last answers."""
+        def last(l):
+            return l.kind in ("answer", "lost", "error") and l.name not in ("msg_role_row", "msg_vm_row")
+        self.wait(lambda _: sum(map(last, self.lines[after:])) >= n, seconds)
+
     def call(self, name, seconds=30, **fields):
         """A request to irond; all lines up to and with its last answer."""
         after = len(self.lines)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +17,10 @@ from harness import wait_for
 def lab():
     with Lab() as it:
         yield it
+
+
+def role_rows(control):
+    return {r.str("name"): r.str("state") for r in control.call("msg_roles_get") if r.name == "msg_role_row"}
 
 
 def peers(role):
@@ -76,8 +81,7 @@ def test_a_role_that_breaks_the_protocol_is_killed(lab):
 def test_a_role_that_does_not_answer_is_shown(lab):
     lab.start()
     lab.role("iron-audit").say("silent")
-    rows = lab.role("iron-control").call("msg_roles_get")
-    assert {r.str("name"): r.str("state") for r in rows[:-1]}["iron-audit"] == "silent"
+    assert role_rows(lab.role("iron-control"))["iron-audit"] == "silent"
     out = lab.irond("status").stdout
     assert "iron-audit" in out and "silent" in out and f"pid {lab.process.pid}" in out
 
@@ -94,6 +98,25 @@ def test_a_role_that_does_not_answer_is_shown(lab):
 def test_requests_about_what_irond_does_not_know(lab, request_, fields, code):
     lab.start()
     assert lab.role("iron-control").result(request_, **fields)[0] == code
+
+
+def test_requests_of_a_taken_iron_control(lab):
+    """Anything within the records' bounds: irond refuses what it does not know, and neither dies nor makes a thing."""
+    lab.start()
+    control, draw = lab.role("iron-control"), random.Random(7)
+    edges = [0, 1, 2, 31, 32, 255, 256, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
+    fields = {"msg_vm_prepare": {"vm": None, "workspace": None, "image": None, "vcpus": 32, "memory_mib": 262144, "disk_gib": 2048},
+              "msg_vm_start": {"vm": None, "generation": None}, "msg_vm_kill": {"vm": None}, "msg_vm_remove": {"vm": None},
+              "msg_vm_stream": {"vm": None, "token": None}, "msg_segment_open": {"number": None}, "msg_host_get": {},
+              "msg_egress_restart": {"workspace": None}, "msg_vms_get": {}, "msg_roles_get": {}}
+    after = len(control.lines)
+    for _ in range(600):
+        name = draw.choice(list(fields))
+        values = {f: min(draw.choice(edges), most if most is not None else 2**64) for f, most in fields[name].items()}
+        control.say(" ".join(["call", name, *(f"{f}={v}" for f, v in values.items())]))
+    control.drain(600, after)
+    assert alive(control.pid) and role_rows(control) == {"iron-api": "ok", "iron-audit": "ok", "iron-control": "ok"}
+    assert list((lab.state / "vms").iterdir()) == [] and lab.cgroups() == []
 
 
 def test_a_segment_is_handed_out_read_only_by_number(lab):

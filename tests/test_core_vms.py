@@ -238,10 +238,30 @@ def test_a_worker_that_refuses_undoes_the_start(lab, machines):
     machines.remove(22)
 
 
+def test_iron_control_dies_in_the_middle_of_a_start(lab, machines):
+    machines.prepare(28)
+    old = machines.control
+    old.say("call msg_vm_start vm=28 generation=5")
+    wait_for("the start to have begun", lambda: machines.group(28))
+    os.kill(old.pid, signal.SIGKILL)
+    nth = sum(r.name == "iron-control" for r in lab.roles)
+    machines.control = control = lab.role("iron-control", nth=nth)
+    control.message("msg_images_end")
+    control.wait(lambda l: l.name == "msg_peer" and (l["role"], l["id"]) == (VM, 28))
+    row = wait_for("it to run", lambda: next((r for r in control.call("msg_vms_get") if r.name == "msg_vm_row" and r["vm"] == 28 and r["running"]), None))
+    assert row["generation"] == 5
+    assert not any(l.kind == "answer" and l.name == "msg_result" and l["code"] for l in control.lines), "no answer of the old one's"
+    machines.kill(28)
+    machines.remove(28)
+
+
 def test_a_kill_in_the_middle_of_a_start(machines):
     machines.prepare(23)
-    machines.control.say("call msg_vm_start vm=23 generation=1")
-    machines.kill(23)
+    control, after = machines.control, len(machines.control.lines)
+    control.say("call msg_vm_start vm=23 generation=1")
+    control.say("call msg_vm_kill vm=23")
+    control.drain(2, after)
+    assert sorted(l["code"] for l in control.lines[after:] if l.name == "msg_result") == [-125, 0]
     machines.nothing_runs(23)
     machines.remove(23)
 

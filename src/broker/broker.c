@@ -174,7 +174,7 @@ static void restart_changed(struct role_proc *r, void *user)
 
 	if (!plan->changed[role_kind(r)])
 		return;
-	log_info("restarted for its new configuration", "name=%s id=%lu", role_name(r), role_id(r));
+	log_info("restarted for its new configuration", "name=%s pid=%d", role_name(r), role_pid(r));
 	role_restart(r, ROLE_GRACE_MS);
 }
 

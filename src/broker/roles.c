@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/id.h"
 #include "base/log.h"
 #include "os/pidfd.h"
 #include "os/sandbox.h"
@@ -34,6 +35,7 @@ struct role_proc {
 	uint64_t started_mono_ms, incarnation;
 	int64_t started_at;
 	char reason[160]; /* why its channel was closed by us */
+	char of[ID_TEXT_SIZE + 12]; /* for logs: " vm=vm_…", " workspace=ws_…", "" */
 };
 
 static void arm(struct role_proc *r, unsigned ms)
@@ -47,7 +49,8 @@ static void on_closed(struct ipc_peer *peer, const char *reason, void *user)
 {
 	struct role_proc *r = user;
 
-	snprintf(r->reason, sizeof r->reason, "its channel: %s", reason);
+	if (strcmp(reason, "closed by peer") != 0)
+		snprintf(r->reason, sizeof r->reason, "its channel: %s", reason);
 	/* Without its channel it is of no use; one that did not close it by exiting broke the protocol. */
 	pidfd_signal(r->pidfd, SIGKILL);
 }
@@ -153,7 +156,7 @@ static void went_down(struct role_proc *r, int status, const char *why)
 	snprintf(text, sizeof text, "%s%s%s", why ? why : ended, r->reason[0] ? "; " : "", r->reason);
 	r->state = ROLE_DOWN;
 	if (!expected)
-		log_warn("role ended", "name=%s id=%lu reason=%s", r->setup.name, r->setup.id, log_quote(text));
+		log_warn("role ended", "name=%s%s reason=%s", r->setup.name, r->of, log_quote(text));
 	if (r->wanted) {
 		if (mono_ms() - r->started_mono_ms > SETTLED_MS)
 			r->backoff_ms = BACKOFF_MIN_MS;
@@ -242,6 +245,16 @@ static void on_timer(evutil_socket_t fd, short what, void *user)
 	went_down(r, 0, e.text);
 }
 
+static void name_owner(struct role_proc *r)
+{
+	char id[ID_TEXT_SIZE];
+
+	if (!r->setup.id)
+		return;
+	id_format(r->setup.kind == ROLE_VM ? "vm_" : "ws_", r->setup.id, id);
+	snprintf(r->of, sizeof r->of, " %s=%s", r->setup.kind == ROLE_VM ? "vm" : "workspace", id);
+}
+
 struct role_proc *role_create(const struct role_host *host, const struct role_setup *setup)
 {
 	struct role_proc *r = xcalloc(1, sizeof *r);
@@ -249,6 +262,7 @@ struct role_proc *role_create(const struct role_host *host, const struct role_se
 	r->host = host;
 	r->setup = *setup;
 	r->pidfd = -1;
+	name_owner(r);
 	r->backoff_ms = BACKOFF_MIN_MS;
 	r->timer = evtimer_new(host->base, on_timer, r);
 	if (!r->timer)

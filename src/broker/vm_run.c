@@ -13,7 +13,9 @@
 #include "os/ipc.h"
 #include "os/pidfd.h"
 
-#define START_TIMEOUT_S 60
+#define START_TIMEOUT_MS 60000
+#define KILL_AGAIN_MS 1000
+#define RELEASE_AGAIN_MS 20
 #define DOOR_TIMEOUT_MS 5000
 #define ROLE_GRACE_MS 2000
 #define TB_MIB 64       /* QEMU's translation cache under TCG */
@@ -25,9 +27,9 @@
 static void teardown(struct vm *v);
 static void teardown_step(struct vm *v);
 
-static void arm(struct vm *v, unsigned seconds)
+static void arm(struct vm *v, unsigned ms)
 {
-	const struct timeval tv = {.tv_sec = seconds};
+	const struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (long)(ms % 1000) * 1000};
 
 	event_add(v->timer, &tv);
 }
@@ -39,14 +41,17 @@ static char *pin_path(const struct vm *v)
 	return xasprintf("%s/net", v->run_dir);
 }
 
-static void drop_group(struct cgroup **g)
+/* False: something in it is on its way out still. A process leaves the list of its group's before it has left the group. */
+static bool drop_group(struct cgroup **g)
 {
-	if (!*g)
-		return;
-	int r = cgroup_remove(*g);
+	int r = *g ? cgroup_remove(*g) : 0;
+
+	if (r == -EBUSY)
+		return false;
 	if (r < 0)
 		log_warn("cgroup not removed", "reason=%s", log_quote(strerror(-r)));
 	cgroup_destroy(take_ptr(*g));
+	return true;
 }
 
 /* What a start made, in reverse. Nothing of the VM runs any more. */
@@ -65,8 +70,6 @@ static void release_run(struct vm *v)
 	if (v->names_fd >= 0)
 		close(take_fd(v->names_fd));
 	vm_net_unpin(pin);
-	drop_group(&v->group);
-	drop_group(&v->role_group);
 	int r = dir_remove(v->run_dir);
 	if (r < 0)
 		log_warn("run directory not removed", "path=%s reason=%s", log_quote(v->run_dir), log_quote(strerror(-r)));
@@ -140,8 +143,12 @@ static void teardown_step(struct vm *v)
 	}
 	if (v->role)
 		role_stop(v->role, 0); /* a restart that is due */
-	if (!v->attaching && !v->detaching)
+	if (v->attaching || v->detaching)
+		return;
+	if (drop_group(&v->group) && drop_group(&v->role_group))
 		finish(v);
+	else
+		arm(v, RELEASE_AGAIN_MS);
 }
 
 static void teardown(struct vm *v)
@@ -151,7 +158,7 @@ static void teardown(struct vm *v)
 	v->phase = PHASE_STOPPING;
 	if (v->group)
 		cgroup_kill(v->group);
-	arm(v, 1);
+	arm(v, KILL_AGAIN_MS);
 	teardown_step(v);
 }
 
@@ -162,7 +169,7 @@ static void fail_start(struct vm *v, int code, const char *reason)
 	teardown(v);
 }
 
-/* STARTING: it took too long. STOPPING: a second passed; what QEMU left in its group is killed again. */
+/* STARTING: it took too long. STOPPING: look again; what QEMU left in its group is killed again. */
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct vm *v = arg;
@@ -175,7 +182,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 		return;
 	if (v->group && !cgroup_is_empty(v->group))
 		cgroup_kill(v->group);
-	arm(v, 1);
+	arm(v, KILL_AGAIN_MS);
 	teardown_step(v);
 }
 
@@ -469,7 +476,7 @@ void vm_run(struct vm *v, uint64_t generation, struct reply to)
 		v->timer = evtimer_new(v->b->base, on_timer, v);
 	if (!v->timer)
 		abort();
-	arm(v, START_TIMEOUT_S);
+	arm(v, START_TIMEOUT_MS);
 	if ((r = prepare_run(v, &e)) < 0)
 		fail_start(v, r, e.text);
 	else
@@ -501,5 +508,9 @@ void vm_run_abandon(struct vm *v)
 	}
 	role_destroy(take_ptr(v->role));
 	release_run(v);
+	if (!drop_group(&v->group)) /* the next irond sweeps it */
+		cgroup_destroy(take_ptr(v->group));
+	if (!drop_group(&v->role_group))
+		cgroup_destroy(take_ptr(v->role_group));
 	v->phase = PHASE_STOPPED;
 }
