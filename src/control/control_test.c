@@ -357,6 +357,26 @@ static void test_lists_and_host(void **state)
 	fake_answer_finish(&a);
 }
 
+static void test_ready_names_who_is_silent(void **state)
+{
+	struct fake *f = *state;
+	struct msg_page page = {.op = OP_READYZ}; /* without a key */
+	struct fake_answer a;
+
+	f->role_silent = true;
+	fake_call(f, MSG_TYPE_msg_page, &page, &a);
+	fake_assert_code(&a, 503, "unavailable");
+	assert_true(str_eq(a.end.message, STR("iron-audit does not answer")));
+	assert_int_equal(a.rows.n, 2);
+	fake_answer_finish(&a);
+	page.op = OP_HEALTHZ;
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_page, &page, &a), 200);
+	fake_answer_finish(&a);
+	page.op = OP_HOST;
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_page, &page, &a), 401);
+	fake_answer_finish(&a);
+}
+
 /* --- the journal's index --- */
 
 static void append(struct audit_journal *j, uint16_t type, const void *record)
@@ -516,6 +536,7 @@ int main(void)
 		T(test_a_worker_that_died_gets_the_policy_again),
 		T(test_many_doors_and_large_policies),
 		T(test_lists_and_host),
+		T(test_ready_names_who_is_silent),
 		T(test_the_journal_is_followed_into_the_index),
 		T(test_another_workspace_is_as_if_it_were_not_there),
 		T(test_the_api_dies_while_it_waits),

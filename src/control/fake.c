@@ -396,6 +396,8 @@ static void on_roles_get(struct ipc_peer *p, const struct ipc_msg *m, void *user
 
 	ipc_reply(p, m->txn, MSG_TYPE_msg_role_row, &row, NULL, 0);
 	row.name = STR("iron-audit");
+	if (((struct fake *)user)->role_silent)
+		row.state = STR("silent");
 	ipc_reply(p, m->txn, MSG_TYPE_msg_role_row, &row, NULL, 0);
 	ipc_reply_result(p, m->txn, 0, "", 0);
 }

@@ -72,6 +72,7 @@ struct fake {
 	bool silent_guest;	/* the contract gets no report */
 	bool guest_fails;	/* the contract fails */
 	uint64_t disk_mib;
+	bool role_silent;	/* iron-audit does not answer irond's ping */
 	int segments;		/* a directory of segments, -1: none */
 	VEC(struct held) held;
 	unsigned prepares, starts, kills, removes, shutdowns, contracts, restarts, streams;
