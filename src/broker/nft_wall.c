@@ -86,26 +86,30 @@ int nft_wall_format(const struct nft_wall *w, struct buf *out, struct error *ret
 	buf_printf(out, "table inet %s\ndelete table inet %s\ntable inet %s {\n", w->table, w->table, w->table);
 	if ((r = sets_append(w, out, reterr)) < 0)
 		return r;
-	buf_printf(out,
-		   "\tchain output {\n"
-		   "\t\ttype filter hook output priority filter; policy accept;\n"
-		   "\t\tmeta skuid != %u-%u accept\n",
-		   w->uid_first, w->uid_last);
+	buf_append_z(out, "\tchain worker {\n");
 	for (size_t i = 0; i < w->nresolvers; i++)
 		if ((r = resolver_append(out, w->resolvers[i], reterr)) < 0)
 			return r;
 	buf_append_z(out, "\t\tmeta l4proto != tcp counter reject with icmpx admin-prohibited\n"
-			  "\t\tip daddr @never4 counter reject with icmpx admin-prohibited\n"
-			  "\t\tip6 daddr @never6 counter reject with icmpx admin-prohibited\n"
+			  "\t\tip daddr @never4 counter reject with tcp reset\n"
+			  "\t\tip6 daddr @never6 counter reject with tcp reset\n"
 			  "\t\tip daddr @allowed4 accept\n"
 			  "\t\tip6 daddr @allowed6 accept\n"
-			  "\t\tfib daddr type != unicast counter reject with icmpx admin-prohibited\n"
-			  "\t\tip daddr @special4 counter reject with icmpx admin-prohibited\n"
-			  "\t\tip6 daddr @special6 counter reject with icmpx admin-prohibited\n"
-			  "\t\tip6 daddr @unreachable6 counter reject with icmpx admin-prohibited\n"
+			  "\t\tfib daddr type != unicast counter reject with tcp reset\n"
+			  "\t\tip daddr @special4 counter reject with tcp reset\n"
+			  "\t\tip6 daddr @special6 counter reject with tcp reset\n"
+			  "\t\tip6 daddr @unreachable6 counter reject with tcp reset\n"
 			  "\t\tip6 daddr 64:ff9b::/96 accept\n"
-			  "\t\tip6 daddr != 2000::/3 counter reject with icmpx admin-prohibited\n"
-			  "\t}\n}\n");
+			  "\t\tip6 daddr != 2000::/3 counter reject with tcp reset\n"
+			  "\t}\n");
+	/* A packet without a socket (the kernel's own resets and errors) has no uid: it must match no rule here, which
+	 * `skuid != … accept` would not achieve. */
+	buf_printf(out,
+		   "\tchain output {\n"
+		   "\t\ttype filter hook output priority filter; policy accept;\n"
+		   "\t\tmeta skuid %u-%u jump worker\n"
+		   "\t}\n}\n",
+		   w->uid_first, w->uid_last);
 	return out->failed ? error_set(reterr, -EMSGSIZE, "too many addresses in the egress configuration") : 0;
 }
 
