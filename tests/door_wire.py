@@ -1,5 +1,5 @@
-"""The messages between iron's processes, read from the same tables that the C code is made of (src/codec/*.h), so that the
-two cannot drift. Enough for a test to play irond, iron-control and iron-audit toward one role."""
+"""The messages between iron's processes, read from the same tables that the C code is made of (src/codec/*.h), so that
+the two cannot drift. Enough for a test to play irond, iron-control and iron-audit toward one role."""
 
 import pathlib
 import re
@@ -73,7 +73,10 @@ def encode(record, **values):
             out += struct.pack(FORMATS[kind], values.get(name, 0))
             continue
         value = values.get(name, b"")
-        value = pack_list(value) if isinstance(value, (list, tuple)) else value.encode() if isinstance(value, str) else value
+        if isinstance(value, (list, tuple)):
+            value = pack_list(value)
+        elif isinstance(value, str):
+            value = value.encode()
         out += struct.pack("<I", len(value)) + value
     return out
 

@@ -13,8 +13,8 @@ from harness import wait_for
 
 @pytest.fixture(scope="module")
 def lab():
-    it = Lab({"max_connections_per_vm": 20, "peek_timeout_ms": 1000, "connect_timeout_ms": 1500, "idle_timeout_ms": 1500,
-              "total_timeout_ms": 4000})
+    it = Lab({"max_connections_per_vm": 20, "peek_timeout_ms": 1000, "connect_timeout_ms": 1500,
+              "idle_timeout_ms": 1500, "total_timeout_ms": 4000})
     try:
         yield it.start()
     finally:
@@ -113,8 +113,8 @@ def test_connections_of_a_vm_are_bounded(lab):
 
 def fragments(hello):
     """The same ClientHello in many records, each sent byte by byte at its start."""
-    body = hello[5:]
-    return [b"\x16\x03\x01" + struct.pack(">H", len(body[i : i + 40])) + body[i : i + 40] for i in range(0, len(body), 40)]
+    parts = [hello[i : i + 40] for i in range(5, len(hello), 40)]
+    return [b"\x16\x03\x01" + struct.pack(">H", len(part)) + part for part in parts]
 
 
 def client_hello(name):

@@ -41,7 +41,8 @@ def test_a_private_address_among_others_is_skipped(lab):
 def test_private_allow(lab):
     lab.policy(rule("*.example.com"))
     assert lab.http("http://covered.example.com/")[0] == 200  # the entry's hosts cover it
-    lab.policy(rule("private.example.com", addresses=["10.9.0.0/24"]), rule("private-not-allowed.example.com", addresses=["10.10.0.0/24"]))
+    lab.policy(rule("private.example.com", addresses=["10.9.0.0/24"]),
+               rule("private-not-allowed.example.com", addresses=["10.10.0.0/24"]))
     assert lab.http("http://private.example.com/")[0] == 200
     assert lab.http("http://private-not-allowed.example.com/")[0] == 403  # no rule reaches past private_allow
     lab.policy(rule(cidr="10.9.0.0/24", ports=[80]), rule(cidr="10.10.0.0/24", ports=[80]))
@@ -108,7 +109,8 @@ def test_commit_is_strict(lab):
     old = lab.version
 
     def commit(version, rules, announced=None):
-        lab.control.send("msg_policy_begin", vm=VM, version=version, mode=0, rules=len(rules) if announced is None else announced)
+        count = len(rules) if announced is None else announced
+        lab.control.send("msg_policy_begin", vm=VM, version=version, mode=0, rules=count)
         for r in rules:
             lab.control.send("msg_policy_rule", vm=VM, version=version, rule=r)
         return lab.control.call("msg_policy_commit", vm=VM, version=version).code

@@ -240,7 +240,8 @@ void conn_farewell(struct conn *c, struct buf *last)
 
 /* --- verdicts and the record --- */
 
-void conn_judge(const struct conn *c, const struct policy_request *r, struct verdict *ret, struct policy_decision *ret_d)
+void conn_judge(const struct conn *c, const struct policy_request *r, struct verdict *ret,
+		struct policy_decision *ret_d)
 {
 	struct policy_decision d = {.verdict = VERDICT_DENIED};
 

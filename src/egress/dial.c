@@ -377,8 +377,10 @@ static void take_addresses(struct dial *d, const struct ares_addrinfo *info)
 			*at = (*at)->ai_next;
 		if (*at) {
 			struct ip *ip = &d->addresses[d->naddresses++];
-			*ip = turn6 ? ip_from_v6(((const struct sockaddr_in6 *)(const void *)(*at)->ai_addr)->sin6_addr.s6_addr)
-				    : ip_from_v4(ntohl(((const struct sockaddr_in *)(const void *)(*at)->ai_addr)->sin_addr.s_addr));
+			*ip = turn6 ? ip_from_v6(((const struct sockaddr_in6 *)(const void *)(*at)->ai_addr)
+							 ->sin6_addr.s6_addr)
+				    : ip_from_v4(ntohl(((const struct sockaddr_in *)(const void *)(*at)->ai_addr)
+							       ->sin_addr.s_addr));
 			*at = (*at)->ai_next;
 		}
 		turn6 = !turn6;
@@ -400,7 +402,8 @@ static void on_resolved(void *arg, int status, int timeouts, struct ares_addrinf
 	}
 	if (d->naddresses == 0) {
 		failed(d, status == ARES_ETIMEOUT ? -ETIMEDOUT : -ENOENT, "", NULL);
-		snprintf(d->reason, sizeof d->reason, "%.100s could not be resolved: %s", d->name, ares_strerror(status));
+		snprintf(d->reason, sizeof d->reason, "%.100s could not be resolved: %s", d->name,
+			 ares_strerror(status));
 	}
 	event_active(d->timer, 0, 0);
 }
@@ -430,7 +433,8 @@ struct dial *dial_start(struct dialer *dialer, struct str name, const struct ip 
 	struct dial *d = xcalloc(1, sizeof *d);
 	struct timeval tv = {.tv_sec = timeout_ms / 1000, .tv_usec = (suseconds_t)(timeout_ms % 1000) * 1000};
 
-	*d = (struct dial){.dialer = dialer, .handler = *handler, .port = port, .fd = -1, .deadline_ms = mono_ms() + timeout_ms};
+	*d = (struct dial){
+		.dialer = dialer, .handler = *handler, .port = port, .fd = -1, .deadline_ms = mono_ms() + timeout_ms};
 	d->timer = evtimer_new(dialer->base, on_timer, d);
 	if (!d->timer || str_copy(name, d->name, sizeof d->name)) {
 		dial_free(d);
@@ -448,7 +452,8 @@ struct dial *dial_start(struct dialer *dialer, struct str name, const struct ip 
 	}
 	event_add(d->timer, &tv);
 	d->resolving = true;
-	const struct ares_addrinfo_hints hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_NOSORT};
+	const struct ares_addrinfo_hints hints = {
+		.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = ARES_AI_NOSORT};
 	ares_getaddrinfo(dialer->ares, d->name, NULL, &hints, on_resolved, d);
 	arm_timer(dialer);
 	return d;

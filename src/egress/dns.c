@@ -100,8 +100,12 @@ int dns_udp_prepare(int fd)
 static void prepare_receive(struct datagram *d, struct mmsghdr *m)
 {
 	d->iov = (struct iovec){.iov_base = d->packet, .iov_len = sizeof d->packet};
-	*m = (struct mmsghdr){.msg_hdr = {.msg_name = &d->from, .msg_namelen = sizeof d->from, .msg_iov = &d->iov, .msg_iovlen = 1,
-					  .msg_control = d->control, .msg_controllen = sizeof d->control}};
+	*m = (struct mmsghdr){.msg_hdr = {.msg_name = &d->from,
+					  .msg_namelen = sizeof d->from,
+					  .msg_iov = &d->iov,
+					  .msg_iovlen = 1,
+					  .msg_control = d->control,
+					  .msg_controllen = sizeof d->control}};
 }
 
 /* The address that was asked, as the answer's source; false when the kernel did not say. */
@@ -136,13 +140,17 @@ static bool prepare_answer(struct door_vm *vm, struct datagram *d, const struct 
 	if (d->answer.len == 0)
 		return false;
 	d->iov = (struct iovec){.iov_base = d->answer.data, .iov_len = d->answer.len};
-	*ret = (struct mmsghdr){.msg_hdr = {.msg_name = &d->from, .msg_namelen = sizeof d->from, .msg_iov = &d->iov, .msg_iovlen = 1,
-					    .msg_control = d->control, .msg_controllen = sizeof d->control}};
+	*ret = (struct mmsghdr){.msg_hdr = {.msg_name = &d->from,
+					    .msg_namelen = sizeof d->from,
+					    .msg_iov = &d->iov,
+					    .msg_iovlen = 1,
+					    .msg_control = d->control,
+					    .msg_controllen = sizeof d->control}};
 	return true;
 }
 
-/* What the socket's buffer does not take is lost, as UDP is: the guest asks again. One that cannot be sent (no route back:
- * a forged source port 0) does not stop those behind it. */
+/* What the socket's buffer does not take is lost, as UDP is: the guest asks again. One that cannot be sent (no route
+ * back: a forged source port 0) does not stop those behind it. */
 static void send_answers(int fd, struct mmsghdr *out, unsigned n)
 {
 	unsigned at = 0;
@@ -265,7 +273,8 @@ void dns_tcp_enter(struct conn *c)
 
 	if (c->vm->ndns >= TCP_CONNECTIONS) {
 		ip_format(&c->target.ip, text);
-		tally_drop(&c->vm->tally, PROTO_DNS, c->target.ip.family ? text : "", 53, "more DNS connections than a VM may hold");
+		tally_drop(&c->vm->tally, PROTO_DNS, c->target.ip.family ? text : "", 53,
+			   "more DNS connections than a VM may hold");
 		conn_abort(c);
 		return;
 	}

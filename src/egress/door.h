@@ -80,8 +80,8 @@ struct conn_phase {
 	const char *name;
 	void (*on_ready)(struct conn *c);                 /* the client's socket; may destroy the connection */
 	void (*on_tick)(struct conn *c, uint64_t now_ms); /* may destroy the connection */
-	void (*on_policy)(struct conn *c);                /* the VM's policy is another one; may destroy the connection */
-	void (*destroy)(struct conn *c);                  /* frees c->state; writes what record is open as `cut` */
+	void (*on_policy)(struct conn *c); /* the VM's policy is another one; may destroy the connection */
+	void (*destroy)(struct conn *c);   /* frees c->state; writes what record is open as `cut` */
 };
 
 struct conn {
@@ -100,7 +100,8 @@ struct conn {
 
 /* --- door.c --- */
 /* Everything that the sandbox later forbids is opened here. -EINVAL says which key of the configuration is wrong. */
-int door_create(struct event_base *base, const struct msg_egress_config *config, struct door **ret, struct error *reterr);
+int door_create(struct event_base *base, const struct msg_egress_config *config, struct door **ret,
+		struct error *reterr);
 /* Every VM is detached. NULL allowed. */
 void door_destroy(struct door *d);
 
@@ -130,7 +131,8 @@ struct verdict {
 	bool decided; /* by a rule or its absence; otherwise by the protocol (SNI, smuggling, limits) */
 };
 /* The policy's answer to r (r->phase says what is judged). Without a policy: denied. */
-void conn_judge(const struct conn *c, const struct policy_request *r, struct verdict *ret, struct policy_decision *ret_d);
+void conn_judge(const struct conn *c, const struct policy_request *r, struct verdict *ret,
+		struct policy_decision *ret_d);
 /* Denied for another cause than the rules. */
 void verdict_refuse(struct verdict *v, const char *reason);
 

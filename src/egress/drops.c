@@ -103,13 +103,15 @@ static int on_message(const struct nlmsghdr *h, void *arg)
 		return MNL_CB_OK;
 	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(struct nfgenmsg)) || nflog_nlmsg_parse(h, attrs) != MNL_CB_OK)
 		return MNL_CB_OK;
-	if (attrs[NFULA_PACKET_HDR] && mnl_attr_get_payload_len(attrs[NFULA_PACKET_HDR]) >= sizeof(struct nfulnl_msg_packet_hdr)) {
+	if (attrs[NFULA_PACKET_HDR] &&
+	    mnl_attr_get_payload_len(attrs[NFULA_PACKET_HDR]) >= sizeof(struct nfulnl_msg_packet_hdr)) {
 		const struct nfulnl_msg_packet_hdr *header = mnl_attr_get_payload(attrs[NFULA_PACKET_HDR]);
 		hw_protocol = ntohs(header->hw_protocol);
 	}
 	struct str packet = {0};
 	if (attrs[NFULA_PAYLOAD])
-		packet = str_make(mnl_attr_get_payload(attrs[NFULA_PAYLOAD]), mnl_attr_get_payload_len(attrs[NFULA_PAYLOAD]));
+		packet = str_make(mnl_attr_get_payload(attrs[NFULA_PAYLOAD]),
+				  mnl_attr_get_payload_len(attrs[NFULA_PAYLOAD]));
 	drop_parse(hw_protocol, packet, &d);
 	tally_drop(t, d.protocol, d.address, d.port, d.reason);
 	return MNL_CB_OK;

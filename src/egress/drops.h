@@ -1,6 +1,6 @@
 #pragma once
-/* What the namespace's rules dropped, read from NFLOG (nfnetlink_log; the group's socket is bound by irond). The bytes of a
- * packet are a guest's: parsed strictly, bounded, and only counted (tally.h). */
+/* What the namespace's rules dropped, read from NFLOG (nfnetlink_log; the group's socket is bound by irond). The bytes
+ * of a packet are a guest's: parsed strictly, bounded, and only counted (tally.h). */
 #include <stdint.h>
 
 #include "base/str.h"

@@ -19,7 +19,8 @@
 
 static void drops_are_parsed_strictly(void **state)
 {
-	static const uint8_t udp[] = {0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 77, 0, 2, 45, 76, 10, 2, 0x30, 0x39, 1, 0xbb};
+	static const uint8_t udp[] = {0x45, 0,  0, 32, 0,  0,  0,  0, 64,   17,   0, 0,
+				      10,   77, 0, 2,  45, 76, 10, 2, 0x30, 0x39, 1, 0xbb};
 	uint8_t packet[sizeof udp];
 	struct drop d;
 

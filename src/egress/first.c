@@ -57,9 +57,11 @@ static void judge_hello(struct conn *c, const struct tls_hello *hello)
 	}
 	if (!policy_host_agrees(&c->target, str_of(hello->sni))) {
 		if (hello->sni[0])
-			snprintf(reason, sizeof reason, "the ClientHello names %.90s, the connection is to %.90s", hello->sni, conn_host(c));
+			snprintf(reason, sizeof reason, "the ClientHello names %.90s, the connection is to %.90s",
+				 hello->sni, conn_host(c));
 		else
-			snprintf(reason, sizeof reason, "the ClientHello carries no server name, the connection is to %.150s", conn_host(c));
+			snprintf(reason, sizeof reason,
+				 "the ClientHello carries no server name, the connection is to %.150s", conn_host(c));
 		verdict_refuse(&v, reason);
 		refuse_hello(c, &v, TLS_ALERT_UNRECOGNIZED_NAME);
 		return;

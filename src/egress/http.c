@@ -26,7 +26,8 @@ enum http_step http_read_client(struct http *h)
 
 	if (!s->readable || s->eof || in->len >= HTTP_BUFFER)
 		return HTTP_STUCK;
-	size_t room = MIN((size_t)HTTP_BUFFER - in->len, h->stage == HTTP_EXCHANGE ? (size_t)HTTP_BUFFER : (size_t)READ_BYTES);
+	size_t room = MIN((size_t)HTTP_BUFFER - in->len,
+			  h->stage == HTTP_EXCHANGE ? (size_t)HTTP_BUFFER : (size_t)READ_BYTES);
 	void *at = buf_reserve(in, room);
 	ssize_t n = at ? sock_recv(s, at, room) : -ENOMEM;
 	if (n > 0)
@@ -113,7 +114,8 @@ static enum http_step refuse_malformed(struct http *h, enum http1_result result)
 
 	conn_judge(c, &c->target, &v, NULL);
 	verdict_refuse(&v, http1_error_text(result));
-	conn_record_denied(c, PROTO_HTTP, &v, &(struct request_line){.connection = h->first_seq}, r.status, CLOSE_DENIED);
+	conn_record_denied(c, PROTO_HTTP, &v, &(struct request_line){.connection = h->first_seq}, r.status,
+			   CLOSE_DENIED);
 	answer(h, &r);
 	conn_farewell(c, &h->to_client);
 	return HTTP_GONE;
@@ -128,7 +130,9 @@ static enum http_step refuse_request(struct http *h, const struct http1_request 
 	struct refusal r = {
 		.status = no_policy ? 503 : 403,
 		.error = no_policy ? "proxy_internal_error" : "http_request_denied",
-		.code = no_policy ? "no_policy" : v->decided ? "egress_denied" : "egress_refused",
+		.code = no_policy    ? "no_policy"
+			: v->decided ? "egress_denied"
+				     : "egress_refused",
 		.reason = v->reason,
 		.policy = !no_policy,
 		.retry_after_s = no_policy ? 1 : 0,
@@ -201,13 +205,14 @@ static void keep_request(struct http *h, const struct http1_request *req, const 
 	x->to_head = req->method_id == HTTP1_HEAD;
 	x->websocket = req->websocket;
 	x->keep_client = req->keep_alive;
-	x->may_repeat = req->framing.kind == HTTP1_BODY_NONE &&
-			(req->method_id == HTTP1_GET || req->method_id == HTTP1_HEAD || req->method_id == HTTP1_OPTIONS);
+	x->may_repeat =
+		req->framing.kind == HTTP1_BODY_NONE &&
+		(req->method_id == HTTP1_GET || req->method_id == HTTP1_HEAD || req->method_id == HTTP1_OPTIONS);
 	http1_body_init(&x->request_body, &req->framing);
 }
 
-static enum http_step begin_exchange(struct http *h, const struct http1_request *req, const struct policy_request *judged,
-				     const struct verdict *v)
+static enum http_step begin_exchange(struct http *h, const struct http1_request *req,
+				     const struct policy_request *judged, const struct verdict *v)
 {
 	const struct request_line line = line_of(h, req);
 
@@ -236,7 +241,8 @@ static enum http_step judge(struct http *h, const struct http1_request *req)
 	r.path = req->path;
 	conn_judge(c, &r, &v, NULL);
 	if (v.verdict != VERDICT_DENIED && !policy_host_agrees(&c->target, str_of(req->host.name))) {
-		snprintf(reason, sizeof reason, "Host names %.90s, the connection is to %.90s", req->host.name, conn_host(c));
+		snprintf(reason, sizeof reason, "Host names %.90s, the connection is to %.90s", req->host.name,
+			 conn_host(c));
 		verdict_refuse(&v, reason);
 	}
 	if (v.verdict == VERDICT_DENIED)
@@ -250,7 +256,8 @@ static enum http_step client_ended(struct http *h)
 
 	if (h->client.bytes.len) {
 		verdict_refuse(&v, "the connection ended inside a request head");
-		conn_record_denied(h->c, PROTO_HTTP, &v, &(struct request_line){.connection = h->first_seq}, 0, CLOSE_CLIENT);
+		conn_record_denied(h->c, PROTO_HTTP, &v, &(struct request_line){.connection = h->first_seq}, 0,
+				   CLOSE_CLIENT);
 	}
 	conn_destroy(h->c);
 	return HTTP_GONE;
@@ -259,7 +266,8 @@ static enum http_step client_ended(struct http *h)
 /* The next head, once the answers before it are on their way. */
 static enum http_step head_step(struct http *h)
 {
-	const struct http1_request_opts opts = {.head_max = HTTP_HEAD_MAX, .port = h->c->target.port, .require_host = true};
+	const struct http1_request_opts opts = {
+		.head_max = HTTP_HEAD_MAX, .port = h->c->target.port, .require_host = true};
 	struct http1_request req;
 
 	enum http_step flushed = http_flush(&h->to_client, &(struct http_in){0}, &h->c->client, &h->moved);
@@ -290,7 +298,8 @@ static enum http_step head_step(struct http *h)
 static void tell_progress(struct http *h, uint64_t now_ms)
 {
 	struct exchange *x = &h->x;
-	uint64_t relayed_out = h->relaying ? h->relay.a_to_b.total : 0, relayed_in = h->relaying ? h->relay.b_to_a.total : 0;
+	uint64_t relayed_out = h->relaying ? h->relay.a_to_b.total : 0,
+		 relayed_in = h->relaying ? h->relay.b_to_a.total : 0;
 	uint64_t bytes = x->sent + x->received + relayed_out + relayed_in;
 
 	if (now_ms - x->told_ms < PROGRESS_MS && bytes - x->told_bytes < PROGRESS_BYTES)
@@ -337,7 +346,11 @@ static void head_tick(struct http *h, uint64_t now_ms)
 {
 	struct conn *c = h->c;
 	struct verdict v = {.verdict = VERDICT_DENIED};
-	struct refusal r = {.status = 408, .error = "http_request_error", .code = "request_timeout", .reason = v.reason, .close = true};
+	struct refusal r = {.status = 408,
+			    .error = "http_request_error",
+			    .code = "request_timeout",
+			    .reason = v.reason,
+			    .close = true};
 
 	if (h->head_since_ms == 0) {
 		if (now_ms - c->active_ms >= c->vm->door->idle_ms)

@@ -61,7 +61,8 @@ enum http_step { HTTP_STUCK, HTTP_MOVED, HTTP_GONE };
 void http_drive(struct http *h);
 /* What may come of the guest is taken from its socket. */
 enum http_step http_read_client(struct http *h);
-/* Ends the exchange that is going on, and the connection, with an answer where none has begun, otherwise with a reset. */
+/* Ends the exchange that is going on, and the connection, with an answer where none has begun, otherwise with a reset.
+ */
 struct refusal;
 void http_fail(struct http *h, struct refusal *r, enum close_outcome outcome);
 /* Record written, memory of the exchange freed. */
@@ -72,7 +73,8 @@ void http_end_exchange(struct http *h, enum close_outcome outcome, const char *r
 void http_go_upstream(struct http *h);
 enum http_step http_exchange_step(struct http *h);
 enum http_step http_upgraded_step(struct http *h);
-/* A connection that waits for its next request: closed by the upstream, or with bytes nobody asked for, it is of no use. */
+/* A connection that waits for its next request: closed by the upstream, or with bytes nobody asked for, it is of no
+ * use. */
 void http_check_idle_upstream(struct http *h);
 /* First `head`, then in->ready bytes of in. MOVED, STUCK, or GONE for a socket error. */
 enum http_step http_flush(struct buf *head, struct http_in *in, struct sock *to, uint64_t *counter);

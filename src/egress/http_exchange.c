@@ -10,7 +10,8 @@
 
 #define JOIN_BYTES 16384 /* a short body goes out in the same segment as its head */
 
-static enum http_step fail(struct http *h, uint16_t status, const char *error, enum close_outcome outcome, const char *reason)
+static enum http_step fail(struct http *h, uint16_t status, const char *error, enum close_outcome outcome,
+			   const char *reason)
 {
 	struct refusal r = {.status = status, .error = error, .code = "upstream_failed", .reason = reason};
 
@@ -41,11 +42,15 @@ static const char *may_not_dial(const struct ip *address, void *arg)
 
 static void dial_failed(struct http *h, int code, const char *reason)
 {
-	struct refusal r = {.status = 502, .code = "upstream_failed", .error = "destination_unavailable", .reason = reason};
+	struct refusal r = {
+		.status = 502, .code = "upstream_failed", .error = "destination_unavailable", .reason = reason};
 
 	if (code == -EACCES) {
-		r = (struct refusal){.status = 403, .code = "egress_refused", .error = "destination_ip_prohibited",
-				     .reason = reason, .policy = true};
+		r = (struct refusal){.status = 403,
+				     .code = "egress_refused",
+				     .error = "destination_ip_prohibited",
+				     .reason = reason,
+				     .policy = true};
 		vm_note_denial(h->c->vm, h->c, PROTO_HTTP, reason);
 		http_fail(h, &r, CLOSE_DENIED);
 		return;
@@ -115,7 +120,8 @@ void http_go_upstream(struct http *h)
 	start_exchange(h);
 }
 
-/* The upstream closed a kept connection just as it was used again: nothing was answered, so the same goes to a new one. */
+/* The upstream closed a kept connection just as it was used again: nothing was answered, so the same goes to a new one.
+ */
 static bool repeat(struct http *h)
 {
 	struct exchange *x = &h->x;
@@ -152,8 +158,7 @@ enum http_step http_flush(struct buf *head, struct http_in *in, struct sock *to,
 
 	if (!to->writable)
 		return HTTP_STUCK;
-	if (head->len && in->ready && in->ready <= JOIN_BYTES &&
-	    buf_append(head, in->bytes.data, in->ready) == 0) {
+	if (head->len && in->ready && in->ready <= JOIN_BYTES && buf_append(head, in->bytes.data, in->ready) == 0) {
 		buf_consume(&in->bytes, in->ready);
 		in->ready = 0;
 	}
@@ -174,7 +179,8 @@ enum http_step http_flush(struct buf *head, struct http_in *in, struct sock *to,
 static enum http1_result check_body(struct http1_body *body, struct http_in *in)
 {
 	size_t n = 0;
-	enum http1_result r = http1_body_push(body, str_make(in->bytes.data + in->ready, in->bytes.len - in->ready), &n, NULL);
+	enum http1_result r =
+		http1_body_push(body, str_make(in->bytes.data + in->ready, in->bytes.len - in->ready), &n, NULL);
 
 	in->ready += n;
 	return r;
@@ -195,8 +201,10 @@ static enum http_step check_request_body(struct http *h)
 		return HTTP_STUCK;
 	enum http1_result r = check_body(&x->request_body, &h->client);
 	if (http1_is_error(r)) {
-		struct refusal refusal = {.status = (uint16_t)http1_error_status(r), .error = "http_request_error",
-					  .code = "malformed_request", .reason = http1_error_text(r)};
+		struct refusal refusal = {.status = (uint16_t)http1_error_status(r),
+					  .error = "http_request_error",
+					  .code = "malformed_request",
+					  .reason = http1_error_text(r)};
 		vm_note_denial(h->c->vm, h->c, PROTO_HTTP, refusal.reason);
 		http_fail(h, &refusal, CLOSE_DENIED);
 		return HTTP_GONE;
@@ -282,14 +290,16 @@ static enum http_step take_final_head(struct http *h, const struct http1_respons
 static enum http_step take_interim_head(struct http *h, const struct http1_response *res)
 {
 	if (http1_response_forward(res, false, NULL, 0, &h->to_client))
-		return fail(h, 502, "http_response_incomplete", CLOSE_LIMIT, "more interim answers than the guest reads");
+		return fail(h, 502, "http_response_incomplete", CLOSE_LIMIT,
+			    "more interim answers than the guest reads");
 	buf_consume(&h->upstream.bytes, res->head.raw.len);
 	return HTTP_MOVED;
 }
 
 static enum http_step response_head_step(struct http *h)
 {
-	const struct http1_response_opts opts = {.head_max = HTTP_HEAD_MAX, .to_head = h->x.to_head, .to_websocket = h->x.websocket};
+	const struct http1_response_opts opts = {
+		.head_max = HTTP_HEAD_MAX, .to_head = h->x.to_head, .to_websocket = h->x.websocket};
 	struct http1_response res;
 	char reason[160];
 
@@ -321,7 +331,8 @@ static enum http_step response_body_step(struct http *h)
 		if (h->upstream.ready || h->to_client.len)
 			return HTTP_STUCK;
 		if (http1_body_eof(&x->response_body) != HTTP1_OK)
-			return fail(h, 502, "http_response_incomplete", CLOSE_UPSTREAM, "the upstream closed inside its answer");
+			return fail(h, 502, "http_response_incomplete", CLOSE_UPSTREAM,
+				    "the upstream closed inside its answer");
 		r = HTTP1_OK;
 	}
 	x->response_whole = r == HTTP1_OK;
@@ -364,7 +375,9 @@ static enum http_step finish_exchange(struct http *h)
 static enum http_step response_step(struct http *h)
 {
 	struct exchange *x = &h->x;
-	enum http_step r = x->response_whole ? HTTP_STUCK : x->response_headed ? response_body_step(h) : response_head_step(h);
+	enum http_step r = x->response_whole    ? HTTP_STUCK
+			   : x->response_headed ? response_body_step(h)
+						: response_head_step(h);
 
 	if (r == HTTP_GONE || h->stage != HTTP_EXCHANGE)
 		return r;

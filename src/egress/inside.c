@@ -127,7 +127,8 @@ static void rule_as_json(struct buf *out, const struct rec_rule *r)
 	buf_append_byte(out, ']');
 	json_list(out, "methods", r->methods);
 	json_list(out, "paths", r->paths);
-	buf_printf(out, ", \"tls\": \"%s\", \"action\": \"%s\"}", r->tls ? "passthrough" : "intercept", r->action ? "deny" : "allow");
+	buf_printf(out, ", \"tls\": \"%s\", \"action\": \"%s\"}", r->tls ? "passthrough" : "intercept",
+		   r->action ? "deny" : "allow");
 }
 
 static void denial_as_json(struct buf *out, const struct denial *d)
@@ -157,7 +158,8 @@ static void page_as_json(const struct door_vm *vm, struct buf *out)
 	buf_append_z(out, "]}\n");
 }
 
-static void write_answer(struct buf *out, unsigned status, const char *type, const struct buf *body, bool close, bool to_head)
+static void write_answer(struct buf *out, unsigned status, const char *type, const struct buf *body, bool close,
+			 bool to_head)
 {
 	http1_write_status(out, status, NULL);
 	http1_write_header(out, STR("Content-Type"), str_of(type));
@@ -188,6 +190,6 @@ void inside_answer(const struct door_vm *vm, const struct http1_request *req, bo
 		page_as_json(vm, &body);
 	else
 		page_as_text(vm, &body);
-	write_answer(out, status, status == 200 && json ? "application/json" : "text/plain; charset=utf-8", &body, close,
-		     req->method_id == HTTP1_HEAD);
+	write_answer(out, status, status == 200 && json ? "application/json" : "text/plain; charset=utf-8", &body,
+		     close, req->method_id == HTTP1_HEAD);
 }

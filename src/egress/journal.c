@@ -276,8 +276,8 @@ static void on_fail(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
-/* Owners hear of a failure from the loop only: a channel can close under any call that sends on it, while somebody walks
- * the very connections that the owners would end. */
+/* Owners hear of a failure from the loop only: a channel can close under any call that sends on it, while somebody
+ * walks the very connections that the owners would end. */
 static void fail_later(struct batch *b, int code)
 {
 	struct journal *j = b->journal;

@@ -1,7 +1,7 @@
 #pragma once
-/* The worker's end of the audit journal. The records of one turn of the loop go out as one batch; an open's owner learns
- * when it is in the journal's file, and only then may a byte go upstream. Closes of opens that are in the file are kept
- * until acknowledged and sent again to the next iron-audit, bounded.
+/* The worker's end of the audit journal. The records of one turn of the loop go out as one batch; an open's owner
+ * learns when it is in the journal's file, and only then may a byte go upstream. Closes of opens that are in the file
+ * are kept until acknowledged and sent again to the next iron-audit, bounded.
  *
  * An entry is one open and what follows it: made by journal_open, ended by journal_close. The owner never frees it. */
 #include <event2/event.h>

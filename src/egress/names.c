@@ -9,8 +9,9 @@
 #include "base/map.h"
 #include "codec/hostname.h"
 
-/* Theory: record i holds the name of address base + 1 + i (the last one: base itself, so that a /18 is enough). Records are filled in order; the order of use is a list of
- * indexes in memory, rebuilt from the times in the file when a worker takes it over. */
+/* Theory: record i holds the name of address base + 1 + i (the last one: base itself, so that a /18 is enough). Records
+ * are filled in order; the order of use is a list of indexes in memory, rebuilt from the times in the file when a
+ * worker takes it over. */
 
 #define MAGIC 0x31656d616e6e7269ULL /* "irnname1" */
 #define NONE 0xffffU

@@ -20,8 +20,10 @@ void json_text(struct buf *out, struct str s)
 static void write_message(struct buf *out, const char *host, const struct refusal *r)
 {
 	if (r->policy)
-		buf_printf(out, "Blocked by this machine's egress policy, not by %s. Do not retry: %s. "
-			   "http://" IRON_INTERNAL "/ shows what is allowed.", host, r->reason);
+		buf_printf(out,
+			   "Blocked by this machine's egress policy, not by %s. Do not retry: %s. "
+			   "http://" IRON_INTERNAL "/ shows what is allowed.",
+			   host, r->reason);
 	else
 		buf_printf(out, "This machine's egress door did not pass this on to %s: %s.", host, r->reason);
 }

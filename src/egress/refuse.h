@@ -11,10 +11,10 @@ void json_text(struct buf *out, struct str s);
 /* A whole HTTP answer with a JSON body and Proxy-Status (RFC 9209). error: a type of its registry. head: to a HEAD. */
 struct refusal {
 	uint16_t status;
-	const char *error;   /* "http_request_denied" */
-	const char *code;    /* "egress_denied" */
+	const char *error; /* "http_request_denied" */
+	const char *code;  /* "egress_denied" */
 	const char *reason;
-	bool policy;         /* says that it is this machine's policy, and that a retry is of no use */
+	bool policy;            /* says that it is this machine's policy, and that a retry is of no use */
 	unsigned retry_after_s; /* 0: none */
 	bool close, to_head;
 };

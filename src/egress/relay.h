@@ -1,6 +1,7 @@
 #pragma once
-/* Bytes from one socket to another and back by splice(2): the kernel moves pages, we only count. A direction holds a pipe
- * only while bytes are in it; pipes come from a pool. Half-close is carried over, backpressure is the pipe's room. */
+/* Bytes from one socket to another and back by splice(2): the kernel moves pages, we only count. A direction holds a
+ * pipe only while bytes are in it; pipes come from a pool. Half-close is carried over, backpressure is the pipe's room.
+ */
 #include <stdbool.h>
 #include <stdint.h>
 

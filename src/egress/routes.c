@@ -41,7 +41,8 @@ static int ask(int fd, const struct ip *a, uint32_t seq)
 
 	memcpy(q.address, a->bytes, n);
 	q.header.nlmsg_len = (uint32_t)(offsetof(struct request, address) + n);
-	return sendto(fd, &q, q.header.nlmsg_len, MSG_DONTWAIT, (struct sockaddr *)&kernel, sizeof kernel) < 0 ? -errno : 0;
+	return sendto(fd, &q, q.header.nlmsg_len, MSG_DONTWAIT, (struct sockaddr *)&kernel, sizeof kernel) < 0 ? -errno
+													       : 0;
 }
 
 static enum route_kind kind_of(unsigned char type)

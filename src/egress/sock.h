@@ -11,8 +11,8 @@
 struct sock {
 	int fd; /* -1: closed */
 	bool readable, writable;
-	bool eof;      /* the peer has sent its FIN */
-	bool shut;     /* we have sent ours */
+	bool eof;  /* the peer has sent its FIN */
+	bool shut; /* we have sent ours */
 	struct event event;
 	void (*on_ready)(void *arg);
 	void *arg;
@@ -20,7 +20,8 @@ struct sock {
 
 #define SOCK_NONE ((struct sock){.fd = -1})
 
-/* Owns fd from now on, also on failure. on_ready runs from the loop whenever readiness came. It may close the socket. */
+/* Owns fd from now on, also on failure. on_ready runs from the loop whenever readiness came. It may close the socket.
+ */
 int sock_open(struct sock *s, struct event_base *base, int fd, void (*on_ready)(void *arg), void *arg);
 /* Another owner takes over the callbacks. */
 void sock_redirect(struct sock *s, void (*on_ready)(void *arg), void *arg);

@@ -85,8 +85,12 @@ static void write_dns(struct tally *t, struct journal *j, uint64_t vm, uint64_t 
 {
 	for (; t->ndns; t->ndns--) {
 		struct dns_row *r = &t->dns[t->ndns - 1];
-		struct record_dns record = {.vm = vm, .workspace = workspace, .qtype = r->qtype, .count = r->count,
-					    .name = str_make(r->name, r->name_len), .answer = str_of(r->answer)};
+		struct record_dns record = {.vm = vm,
+					    .workspace = workspace,
+					    .qtype = r->qtype,
+					    .count = r->count,
+					    .name = str_make(r->name, r->name_len),
+					    .answer = str_of(r->answer)};
 		if (!journal_note(j, vm, RECORD_DNS, &record))
 			return;
 	}
@@ -97,9 +101,13 @@ void tally_write(struct tally *t, struct journal *j, uint64_t vm, uint64_t works
 	write_dns(t, j, vm, workspace);
 	for (; t->ndrops; t->ndrops--) {
 		struct drop_row *r = &t->drops[t->ndrops - 1];
-		struct record_drop record = {.vm = vm, .workspace = workspace, .protocol = r->protocol,
-					     .address = str_of(r->address), .port = r->port,
-					     .reason = str_of(r->reason), .count = r->count};
+		struct record_drop record = {.vm = vm,
+					     .workspace = workspace,
+					     .protocol = r->protocol,
+					     .address = str_of(r->address),
+					     .port = r->port,
+					     .reason = str_of(r->reason),
+					     .count = r->count};
 		if (!journal_note(j, vm, RECORD_DROP, &record))
 			return;
 	}

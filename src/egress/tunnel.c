@@ -23,9 +23,9 @@ struct tunnel {
 	bool relaying;
 	struct ip address;
 	struct ending ending;
-	uint64_t seen_bytes;              /* at the last tick */
-	uint64_t told_ms, told_bytes;     /* the last progress record */
-	uint64_t held_since_ms;           /* 0: nothing came yet */
+	uint64_t seen_bytes;          /* at the last tick */
+	uint64_t told_ms, told_bytes; /* the last progress record */
+	uint64_t held_since_ms;       /* 0: nothing came yet */
 };
 
 static uint64_t sent(const struct tunnel *t)
@@ -123,7 +123,8 @@ static enum relay_state inspect(struct conn *c, struct tunnel *t, bool *ret_gone
 		return RELAY_WAIT;
 	}
 	*ret_gone = true;
-	cut(c, CLOSE_DENIED, r == TLS_HELLO_OK ? "the ClientHello names another host than the connection" : tls_hello_text(r));
+	cut(c, CLOSE_DENIED,
+	    r == TLS_HELLO_OK ? "the ClientHello names another host than the connection" : tls_hello_text(r));
 	return RELAY_WAIT;
 }
 
@@ -183,7 +184,9 @@ static void on_dialled(int code, int fd, const struct ip *address, const char *r
 
 	t->dial = NULL;
 	if (code) {
-		enum close_outcome outcome = code == -EACCES ? CLOSE_DENIED : code == -ETIMEDOUT ? CLOSE_TIMEOUT : CLOSE_UPSTREAM;
+		enum close_outcome outcome = code == -EACCES      ? CLOSE_DENIED
+					     : code == -ETIMEDOUT ? CLOSE_TIMEOUT
+								  : CLOSE_UPSTREAM;
 		if (code == -EACCES)
 			vm_note_denial(c->vm, c, t->protocol, reason);
 		refuse(c, outcome, reason, code == -EACCES ? TLS_ALERT_ACCESS_DENIED : TLS_ALERT_INTERNAL_ERROR);
@@ -211,8 +214,8 @@ static void on_written(struct journal_entry *e, int code, void *arg)
 		refuse(c, CLOSE_LIMIT, "the audit journal takes nothing", TLS_ALERT_INTERNAL_ERROR);
 		return;
 	}
-	t->dial = dial_start(c->vm->door->dialer, t->request.name, &t->request.ip, t->request.port, c->vm->door->connect_ms,
-			     &handler);
+	t->dial = dial_start(c->vm->door->dialer, t->request.name, &t->request.ip, t->request.port,
+			     c->vm->door->connect_ms, &handler);
 	if (!t->dial)
 		refuse(c, CLOSE_LIMIT, "out of memory", TLS_ALERT_INTERNAL_ERROR);
 }
@@ -264,7 +267,8 @@ void tunnel_enter(struct conn *c, enum policy_phase phase, enum egress_protocol 
 
 	*t = (struct tunnel){.request = c->target, .protocol = protocol, .up = SOCK_NONE};
 	t->request.phase = phase;
-	t->ending = (struct ending){.outcome = CLOSE_CUT, .since_ms = c->opened_ms, .reason = "the VM's door was closed"};
+	t->ending =
+		(struct ending){.outcome = CLOSE_CUT, .since_ms = c->opened_ms, .reason = "the VM's door was closed"};
 	conn_enter(c, &tunnel_phase, t);
 	t->entry = conn_record(c, protocol, v, NULL, on_written, c);
 	if (!t->entry)

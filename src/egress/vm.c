@@ -74,8 +74,12 @@ int vm_attach(struct door *door, const struct msg_vm_attach *m, int fds[4], stru
 	if (m->vm == 0)
 		return error_set(reterr, -EINVAL, "a VM's id is never 0");
 	struct door_vm *vm = xcalloc(1, sizeof *vm);
-	*vm = (struct door_vm){.door = door, .id = m->vm, .generation = m->generation, .listener = take_fd(fds[0]),
-			       .udp = take_fd(fds[1]), .nflog = take_fd(fds[2])};
+	*vm = (struct door_vm){.door = door,
+			       .id = m->vm,
+			       .generation = m->generation,
+			       .listener = take_fd(fds[0]),
+			       .udp = take_fd(fds[1]),
+			       .nflog = take_fd(fds[2])};
 	str_copy(m->name, vm->name, sizeof vm->name);
 	int r = names_open(fds[3], door->synthetic_base, door->synthetic_prefix, real_ms(), &vm->names, reterr);
 	if (r == 0)
@@ -114,7 +118,8 @@ void vm_destroy(struct door_vm *vm)
 	free(vm);
 }
 
-/* A phase's callback may destroy its own connection, so the next one is remembered before. It never destroys another. */
+/* A phase's callback may destroy its own connection, so the next one is remembered before. It never destroys another.
+ */
 void vm_tick(struct door_vm *vm, uint64_t now_ms, bool second)
 {
 	struct conn *next;

@@ -12,6 +12,6 @@ void vm_tick(struct door_vm *vm, uint64_t now_ms, bool second);
 
 int vm_policy_begin(struct door_vm *vm, const struct msg_policy_begin *m);
 void vm_policy_rule(struct door_vm *vm, const struct msg_policy_rule *m);
-/* The new policy holds, and what it no longer allows is cut, when this returns 0. -ESTALE, -EPROTO, -EBADMSG: the old one
- * still holds. */
+/* The new policy holds, and what it no longer allows is cut, when this returns 0. -ESTALE, -EPROTO, -EBADMSG: the old
+ * one still holds. */
 int vm_policy_commit(struct door_vm *vm, const struct msg_policy_commit *m, struct error *reterr);

@@ -21,7 +21,8 @@ static void answer(struct ipc_peer *peer, const struct ipc_msg *m, int code, con
 	if (m->txn)
 		ipc_reply_result(peer, m->txn, code, code && error ? error->text : NULL, 0);
 	else if (code)
-		log_warn("refused", "type=%u error=%s", m->info->type, log_quote(error ? error->text : strerror(-code)));
+		log_warn("refused", "type=%u error=%s", m->info->type,
+			 log_quote(error ? error->text : strerror(-code)));
 }
 
 static int no_such_vm(struct error *error)
@@ -125,7 +126,8 @@ static void on_detach(struct ipc_peer *peer, const struct ipc_msg *m, void *user
 static void take_control(struct process *p, int fd)
 {
 	ipc_peer_destroy(p->control);
-	p->control = ipc_peer_create(p->base, fd, "iron-control", control_rules, ARRAY_SIZE(control_rules), on_control_closed, p);
+	p->control = ipc_peer_create(p->base, fd, "iron-control", control_rules, ARRAY_SIZE(control_rules),
+				     on_control_closed, p);
 }
 
 static void take_audit(struct process *p, int fd)
@@ -194,7 +196,8 @@ static int start(struct process *p, const struct role_args *args, struct error *
 		r = role_sandbox_enter(&sandbox_egress, args, NULL, reterr);
 	if (r)
 		return r;
-	p->irond = ipc_peer_create(p->base, ROLE_CHANNEL_FD, "irond", irond_rules, ARRAY_SIZE(irond_rules), on_irond_closed, p);
+	p->irond = ipc_peer_create(p->base, ROLE_CHANNEL_FD, "irond", irond_rules, ARRAY_SIZE(irond_rules),
+				   on_irond_closed, p);
 	return p->irond ? 0 : error_set(reterr, -ENOMEM, "no channel to irond");
 }
 

@@ -1,5 +1,5 @@
-/* iron-egress talks to the network and to descriptors that it was handed. It opens no file and starts nothing. Its route
- * socket was made before the filter: netlink is not among the families. */
+/* iron-egress talks to the network and to descriptors that it was handed. It opens no file and starts nothing. Its
+ * route socket was made before the filter: netlink is not among the families. */
 #include <stddef.h>
 
 #include "prog/sandboxes.h"
