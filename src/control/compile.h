@@ -1,11 +1,12 @@
 #pragma once
-/* From the store to one VM's whole policy: its mode (its own or the workspace's), its own rules, and those of the workspace
- * that hold for it (policy_includes). */
+/* From the store to one VM's whole policy: its mode (its own or the workspace's), its own rules, and those of the
+ * workspace that hold for it (policy_includes). */
 #include "base/buf.h"
 #include "codec/record.h"
 #include "store/store.h"
 
-/* A bound on what is sent to a worker in one go, below the channel's queue; rules past it are refused when they are made. */
+/* A bound on what is sent to a worker in one go, below the channel's queue; rules past it are refused when they are
+ * made. */
 #define COMPILED_MAX ((size_t)12 << 20)
 /* A workspace, and each VM, may hold so many rules and bytes of them: both together stay below that. */
 #define OWNER_RULES_MAX 2000

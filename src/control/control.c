@@ -75,8 +75,8 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
 {
 	struct control *c = arg;
 
-	ipc_call(links_irond(c->links), MSG_TYPE_msg_host_get, &(struct msg_host_get){}, NULL, 0, LOOK_INTERVAL_S * 1000,
-		 on_host, c);
+	ipc_call(links_irond(c->links), MSG_TYPE_msg_host_get, &(struct msg_host_get){}, NULL, 0,
+	         LOOK_INTERVAL_S * 1000, on_host, c);
 }
 
 /* --- the others --- */
@@ -231,7 +231,8 @@ int control_create(struct event_base *base, int irond_fd, struct store *store, c
 	static const struct links_events events = {on_peer, on_gone, on_irond, on_api, on_vm, on_audit};
 	struct control *c = xcalloc(1, sizeof *c);
 
-	*c = (struct control){.base = base, .store = store, .on_end = on_end, .user = user, .disk_available_mib = UINT64_MAX};
+	*c = (struct control){
+	        .base = base, .store = store, .on_end = on_end, .user = user, .disk_available_mib = UINT64_MAX};
 	c->links = links_create(base, irond_fd, &events, c);
 	int r = c->links ? 0 : error_set(reterr, -ENOMEM, "the channel to irond cannot be set up");
 	if (r == 0)

@@ -1,7 +1,7 @@
 #pragma once
-/* iron-control: the one place that joins the store and the services. It answers iron-api's requests, brings VMs from state
- * to state through irond and iron-vm, sends policies to the egress workers, and tails the audit journal into the index.
- * It never sees bytes from the network. */
+/* iron-control: the one place that joins the store and the services. It answers iron-api's requests, brings VMs from
+ * state to state through irond and iron-vm, sends policies to the egress workers, and tails the audit journal into the
+ * index. It never sees bytes from the network. */
 #include <event2/event.h>
 
 #include "base/error.h"

@@ -1,6 +1,6 @@
 #pragma once
-/* What iron-control's parts hang on. Only control.c, request.c and the ops_*.c files see it: lives, dist, journal, links
- * and tail know nothing of each other's insides nor of this. */
+/* What iron-control's parts hang on. Only control.c, request.c and the ops_*.c files see it: lives, dist, journal,
+ * links and tail know nothing of each other's insides nor of this. */
 #include <event2/event.h>
 
 #include "base/map.h"

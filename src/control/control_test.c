@@ -130,7 +130,8 @@ static void test_nothing_is_done_that_is_not_on_record(void **state)
 
 static unsigned put_mode(struct fake *f, uint64_t vm, uint8_t mode)
 {
-	struct msg_policy_put m = {.key_hash = fake_hash(f), .op = vm ? OP_VM_POLICY_PUT : OP_POLICY_PUT, .vm = vm, .mode = mode};
+	struct msg_policy_put m = {
+	        .key_hash = fake_hash(f), .op = vm ? OP_VM_POLICY_PUT : OP_POLICY_PUT, .vm = vm, .mode = mode};
 	struct fake_answer a;
 	unsigned status = fake_call(f, MSG_TYPE_msg_policy_put, &m, &a);
 
@@ -180,7 +181,8 @@ static void test_a_vm_is_born_with_its_policy(void **state)
 {
 	struct fake *f = *state;
 	struct rec_rule rule = {.name = STR("own"), .host = STR("API.Example.com.")};
-	struct rec_rule deny = {.host = STR("bad.example.com"), .action = 1}, bad = {.host = STR("x"), .cidr = STR("10.0.0.0/8")};
+	struct rec_rule deny = {.host = STR("bad.example.com"), .action = 1},
+	                bad = {.host = STR("x"), .cidr = STR("10.0.0.0/8")};
 	_cleanup_(buf_finish) struct buf b = {0};
 	struct fake_answer a;
 	char key[64];

@@ -7,9 +7,9 @@
 #include "base/vec.h"
 #include "control/compile.h"
 
-/* One number, which the store keeps, counts all changes. A door that has acknowledged version n holds everything that was in the store when n was
- * given; waits remember the newest version of each door they concern. At most one commit a door is under way: what
- * changes meanwhile is sent, once, after its answer. */
+/* One number, which the store keeps, counts all changes. A door that has acknowledged version n holds everything that
+ * was in the store when n was given; waits remember the newest version of each door they concern. At most one commit a
+ * door is under way: what changes meanwhile is sent, once, after its answer. */
 
 #define COMMIT_TIMEOUT_MS 5000
 #define WORKER_TIMEOUT_MS 5000 /* for a worker that irond is starting */
@@ -112,8 +112,8 @@ static void replace_worker(struct dist *dist, uint64_t workspace, const char *wh
 	size_t i = 0;
 
 	log_warn("egress worker is replaced", "workspace=%llu why=%s", (unsigned long long)workspace, log_quote(why));
-	ipc_call(links_irond(dist->links), MSG_TYPE_msg_egress_restart, &(struct msg_egress_restart){.workspace = workspace},
-		 NULL, 0, 0, ignore_answer, NULL);
+	ipc_call(links_irond(dist->links), MSG_TYPE_msg_egress_restart,
+	         &(struct msg_egress_restart){.workspace = workspace}, NULL, 0, 0, ignore_answer, NULL);
 	links_drop(dist->links, ROLE_EGRESS, workspace);
 	while (map_next(&dist->doors, &i, &slot)) {
 		struct door *d = slot->value;
@@ -174,9 +174,10 @@ static bool on_commit(struct ipc_peer *p, const struct ipc_msg *m, void *arg)
 static int send_policy(struct ipc_peer *worker, const struct compiled *p, uint64_t vm, uint64_t version)
 {
 	struct str rules = buf_str(&p->rules), rule;
-	int r = ipc_notify(worker, MSG_TYPE_msg_policy_begin,
-			   &(struct msg_policy_begin){.vm = vm, .version = version, .mode = (uint8_t)p->mode, .rules = p->count},
-			   NULL, 0);
+	int r = ipc_notify(
+	        worker, MSG_TYPE_msg_policy_begin,
+	        &(struct msg_policy_begin){.vm = vm, .version = version, .mode = (uint8_t)p->mode, .rules = p->count},
+	        NULL, 0);
 
 	while (r == 0 && wire_list_next(&rules, &rule))
 		r = ipc_notify(worker, MSG_TYPE_msg_policy_rule,

@@ -2,8 +2,8 @@
 /* Policy distribution: what a VM's door must hold, compiled from the store and committed at its egress worker.
  *
  * A change is done when every worker it concerns has acknowledged it. A worker that does not in time is replaced
- * (msg_egress_restart): its successor starts with every door shut, so the change holds from that moment, and commits the
- * policy when it comes. */
+ * (msg_egress_restart): its successor starts with every door shut, so the change holds from that moment, and commits
+ * the policy when it comes. */
 #include <event2/event.h>
 #include <stdint.h>
 
@@ -20,8 +20,8 @@ void dist_destroy(struct dist *d);
 void dist_attach(struct dist *d, uint64_t vm, uint64_t workspace);
 void dist_detach(struct dist *d, uint64_t vm);
 
-/* The store has changed: send anew. `done` runs once, from the loop: 0 when every worker concerned holds it (at once when
- * there is none), -ETIMEDOUT when a worker had to be replaced. */
+/* The store has changed: send anew. `done` runs once, from the loop: 0 when every worker concerned holds it (at once
+ * when there is none), -ETIMEDOUT when a worker had to be replaced. */
 typedef void dist_done(int code, void *arg);
 void dist_change_vm(struct dist *d, uint64_t vm, dist_done *done, void *arg);
 void dist_change_workspace(struct dist *d, uint64_t workspace, dist_done *done, void *arg);

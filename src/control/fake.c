@@ -455,8 +455,8 @@ static void on_batch(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 		f->events++;
 		f->durable_events += b->durable;
 		if (b->durable)
-			snprintf(f->last_event, sizeof f->last_event, "%.*s %.*s %.*s", STR_ARG(e.kind), STR_ARG(e.action),
-				 STR_ARG(e.outcome));
+			snprintf(f->last_event, sizeof f->last_event, "%.*s %.*s %.*s", STR_ARG(e.kind),
+			         STR_ARG(e.action), STR_ARG(e.outcome));
 	}
 	if (f->journal.hold)
 		return;
@@ -625,8 +625,8 @@ static void make_key(struct fake *f)
 	bool done = false;
 	uint64_t end = mono_ms() + WAIT_MS;
 
-	ipc_call(f->irond, MSG_TYPE_msg_root_key_create, &(struct msg_root_key_create){.name = STR("first")}, NULL, 0, 0,
-		 on_root_key, f);
+	ipc_call(f->irond, MSG_TYPE_msg_root_key_create, &(struct msg_root_key_create){.name = STR("first")}, NULL, 0,
+	         0, on_root_key, f);
 	while (!done && mono_ms() < end) {
 		turn_once(f);
 		done = f->key[0];
@@ -715,8 +715,12 @@ struct fake *fake_create(void)
 	f->base = event_base_new();
 	f->disk_mib = 100000;
 	f->segments = -1;
-	f->config = (struct msg_control_config){.max_vms = 5, .max_vms_per_workspace = 4, .memory_budget_mib = 8000,
-						.boot_timeout_ms = 300, .stop_timeout_ms = 300, .default_image = STR("base")};
+	f->config = (struct msg_control_config){.max_vms = 5,
+	                                        .max_vms_per_workspace = 4,
+	                                        .memory_budget_mib = 8000,
+	                                        .boot_timeout_ms = 300,
+	                                        .stop_timeout_ms = 300,
+	                                        .default_image = STR("base")};
 	snprintf(f->dir, sizeof f->dir, "/tmp/iron-control-test.XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
 	assert_int_equal(store_open(f->dir, &f->store, &e), 0);

@@ -1,6 +1,6 @@
 #pragma once
-/* For tests: iron-control with a store in a temporary directory, and everyone it talks to played in the same loop, each with
- * its faults to order. A restart of iron-control keeps the store and what irond "runs". */
+/* For tests: iron-control with a store in a temporary directory, and everyone it talks to played in the same loop, each
+ * with its faults to order. A restart of iron-control keeps the store and what irond "runs". */
 #include <event2/event.h>
 #include <stdbool.h>
 

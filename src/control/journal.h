@@ -1,7 +1,7 @@
 #pragma once
-/* iron-control's way to the audit journal: records through the channel to iron-audit. What must be on record before it is
- * done (keys, rules, policy, VMs, exec) is written first and acknowledged; what is only told is gathered and written once a
- * turn of the loop. */
+/* iron-control's way to the audit journal: records through the channel to iron-audit. What must be on record before it
+ * is done (keys, rules, policy, VMs, exec) is written first and acknowledged; what is only told is gathered and written
+ * once a turn of the loop. */
 #include <event2/event.h>
 #include <stdbool.h>
 

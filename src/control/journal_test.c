@@ -26,7 +26,8 @@ static void test_detail_is_json_whatever_it_holds(void **state)
 	detail_add(&d, "name", STR("a\"b\\c\n\x1b"));
 	detail_add_u64(&d, "n", UINT64_MAX);
 	detail_add_id(&d, "vm", "vm_", 1);
-	assert_detail(&d, "{\"name\":\"a\\\"b\\\\c\\u000a\\u001b\",\"n\":18446744073709551615,\"vm\":\"vm_0000000000001\"}");
+	assert_detail(
+	        &d, "{\"name\":\"a\\\"b\\\\c\\u000a\\u001b\",\"n\":18446744073709551615,\"vm\":\"vm_0000000000001\"}");
 	d = (struct detail){0};
 	detail_add(&d, "good", STR("\xc3\xa4"));
 	detail_add(&d, "bad", STR("\xc3("));

@@ -7,8 +7,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-/* A life is in memory while its VM is in a job or has a QEMU; the store has what must survive: state, generation, job and
- * step. A step is written before it runs, so a restart runs it again: each is made to be run twice.
+/* A life is in memory while its VM is in a job or has a QEMU; the store has what must survive: state, generation, job
+ * and step. A step is written before it runs, so a restart runs it again: each is made to be run twice.
  *
  * A job that replaces another (remove while starting) waits for irond's answer to the call that is under way, so that
  * requests about one VM never overtake each other there. */
@@ -86,7 +86,8 @@ void life_save(struct life *f, const char *reason)
 {
 	int r = save(f, reason, STORE_NORMAL);
 	if (r)
-		log_limited(LOG_LEVEL_ERROR, 5, "a VM's state is not stored", "vm=%llu code=%d", (unsigned long long)f->id, r);
+		log_limited(LOG_LEVEL_ERROR, 5, "a VM's state is not stored", "vm=%llu code=%d",
+		            (unsigned long long)f->id, r);
 }
 
 /* Failures and ends that nobody asked for are on record; what was asked for is, by who asked. */
@@ -304,7 +305,8 @@ static bool on_answer(struct ipc_peer *p, const struct ipc_msg *m, void *arg)
 	return true;
 }
 
-enum step_run life_call(struct life *f, enum msg_type type, const void *record, unsigned timeout_ms, life_answered *answered)
+enum step_run life_call(struct life *f, enum msg_type type, const void *record, unsigned timeout_ms,
+                        life_answered *answered)
 {
 	struct call *c = xcalloc(1, sizeof *c);
 
@@ -467,7 +469,8 @@ struct lives *lives_create(struct event_base *base, struct store *store, struct 
 {
 	struct lives *l = xcalloc(1, sizeof *l);
 
-	*l = (struct lives){.base = base, .store = store, .links = links, .dist = dist, .journal = journal, .config = *config};
+	*l = (struct lives){
+	        .base = base, .store = store, .links = links, .dist = dist, .journal = journal, .config = *config};
 	return l;
 }
 

@@ -73,5 +73,6 @@ void life_note(struct life *f, const char *action, const char *reason);
 int life_send_contract(struct life *f);
 /* A request to irond for the running step. answered: code and reason of its result, -ETIMEDOUT. */
 typedef void life_answered(struct life *f, int code, const char *reason);
-enum step_run life_call(struct life *f, enum msg_type type, const void *record, unsigned timeout_ms, life_answered *answered);
+enum step_run life_call(struct life *f, enum msg_type type, const void *record, unsigned timeout_ms,
+                        life_answered *answered);
 void life_progress_set(struct life *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

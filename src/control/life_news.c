@@ -128,9 +128,9 @@ void lives_on_report(struct lives *l, uint64_t vm, const struct msg_vm_state *m)
 
 /* --- QEMU ended --- */
 
-/* Nobody asked for it: stopped if the guest powered itself off, or if irond ended it because it was itself told to stop;
- * failed otherwise. QEMU's wait status decides: iron-vm sees the same closed socket in every case. What is left is cleaned
- * away. */
+/* Nobody asked for it: stopped if the guest powered itself off, or if irond ended it because it was itself told to
+ * stop; failed otherwise. QEMU's wait status decides: iron-vm sees the same closed socket in every case. What is left
+ * is cleaned away. */
 static void on_unasked_exit(struct life *f, int64_t status, const char *reason)
 {
 	bool off = status == 0, ended = strcmp(reason, ENDED_BY_IROND) == 0;
@@ -266,7 +266,8 @@ static void drop_unknown(struct lives *l, uint64_t vm, const struct known *k)
 		life_begin(f, JOB_REMOVE);
 		life_run(f);
 	} else if (r == -ENOENT && k->running) {
-		log_error("irond runs a VM that the database does not know: it is killed", "vm=%llu", (unsigned long long)vm);
+		log_error("irond runs a VM that the database does not know: it is killed", "vm=%llu",
+		          (unsigned long long)vm);
 		ipc_call(links_irond(l->links), MSG_TYPE_msg_vm_kill, &(struct msg_vm_kill){.vm = vm}, NULL, 0, 0,
 			 ignore_answer, NULL);
 	}
@@ -275,8 +276,8 @@ static void drop_unknown(struct lives *l, uint64_t vm, const struct known *k)
 static void resume_all(struct resume *s)
 {
 	_cleanup_(arena_finish) struct arena a = {.max = (size_t)256 << 20};
-	uint32_t states = VM_STATES_PENDING | VM_STATES_RUNNING | VM_STATE_BIT(VM_STOPPING) | VM_STATE_BIT(VM_DESTROYING) |
-			  VM_STATE_BIT(VM_STOPPED) | VM_STATE_BIT(VM_FAILED);
+	uint32_t states = VM_STATES_PENDING | VM_STATES_RUNNING | VM_STATE_BIT(VM_STOPPING) |
+	                  VM_STATE_BIT(VM_DESTROYING) | VM_STATE_BIT(VM_STOPPED) | VM_STATE_BIT(VM_FAILED);
 	struct store_vms vms = {0};
 	struct map_slot *slot;
 	size_t i = 0;

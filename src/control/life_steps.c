@@ -194,7 +194,8 @@ static enum step_run run_shutdown(struct life *f)
 	life_progress_set(f, "waiting for the guest to power off");
 	*a = (struct asked){f->lives, f->id, f->epoch};
 	int r = ipc_call(links_get(f->lives->links, ROLE_VM, f->id), MSG_TYPE_msg_vm_shutdown,
-			 &(struct msg_vm_shutdown){.vm = f->id, .deadline_ms = deadline}, NULL, 0, 0, shutdown_asked, a);
+	                 &(struct msg_vm_shutdown){.vm = f->id, .deadline_ms = deadline}, NULL, 0, 0, shutdown_asked,
+	                 a);
 	if (r) {
 		free(a);
 		f->waiting_peer = true;

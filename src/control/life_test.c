@@ -213,7 +213,8 @@ static void test_a_guest_that_fails_its_contract(void **state)
 	uint64_t vm = fake_vm_create(f, "demo", NULL);
 	fake_until_state(f, vm, VM_FAILED);
 	fake_show(f, vm, 0, &a);
-	assert_true(str_eq(((struct row_vm *)(void *)a.rows.v[0]->record)->status_reason, STR("clock: it stands still")));
+	assert_true(
+	        str_eq(((struct row_vm *)(void *)a.rows.v[0]->record)->status_reason, STR("clock: it stands still")));
 	fake_answer_finish(&a);
 	fake_turn(f);
 	assert_false(fake_vm_get(f, vm)->running);
@@ -255,7 +256,8 @@ static void test_ends_that_nobody_asked_for(void **state)
 	assert_int_equal(fake_object(f, OP_VM_START, vm, 0, false), 200);
 	fake_until_state(f, vm, VM_READY);
 	ipc_notify(f->irond, MSG_TYPE_msg_vm_exited,
-		   &(struct msg_vm_exited){.vm = vm, .generation = fake_vm_get(f, vm)->generation - 1, .status = 9}, NULL, 0);
+	           &(struct msg_vm_exited){.vm = vm, .generation = fake_vm_get(f, vm)->generation - 1, .status = 9},
+	           NULL, 0);
 	fake_turn(f);
 	fake_assert_detail(f, vm, "running", "ready");
 }

@@ -155,7 +155,8 @@ static void on_peer(struct ipc_peer *irond, const struct ipc_msg *m, void *user)
 	snprintf(k->name, sizeof k->name, "%s", kinds[role].name);
 	link_store(l, role, msg->id, NULL);
 	link_free(old);
-	k->peer = ipc_peer_create(l->base, take_fd(m->fds[0]), k->name, kinds[role].rules, kinds[role].nrules, link_closed, k);
+	k->peer = ipc_peer_create(l->base, take_fd(m->fds[0]), k->name, kinds[role].rules, kinds[role].nrules,
+	                          link_closed, k);
 	if (!k->peer) {
 		free(k);
 		return;

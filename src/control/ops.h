@@ -36,7 +36,8 @@ void op_vm_row(struct request *r, const struct store_vm *vm);
 /* Whether the host and the workspace have room for one more of this size. False: answered. */
 bool op_admit_vm(struct request *r, const struct vm_spec *spec);
 
-/* A rule as asked for, in canonical form: its strings are in out. -EINVAL with a sentence that begins with the field. */
+/* A rule as asked for, in canonical form: its strings are in out. -EINVAL with a sentence that begins with the field.
+ */
 int op_take_rule(struct str encoded, bool tls_given, struct buf *out, struct rec_rule *ret, struct error *reterr);
 
 /* POST /vms, start and stop hold their answer so long (API.md, Conventions). */

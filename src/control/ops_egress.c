@@ -166,8 +166,8 @@ static bool rules_have_room(struct request *r, uint64_t vm, const struct rec_rul
 		bytes += rule_size(&rules.v[i]);
 	if (rules.n < OWNER_RULES_MAX && bytes <= OWNER_RULES_BYTES_MAX)
 		return true;
-	request_fail(r, CODE_QUOTA_EXCEEDED, "rules: at most %d, of %zu KiB together; remove some first", OWNER_RULES_MAX,
-		     OWNER_RULES_BYTES_MAX >> 10);
+	request_fail(r, CODE_QUOTA_EXCEEDED, "rules: at most %d, of %zu KiB together; remove some first",
+	             OWNER_RULES_MAX, OWNER_RULES_BYTES_MAX >> 10);
 	return false;
 }
 

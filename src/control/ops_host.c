@@ -53,7 +53,8 @@ void op_image_get(struct request *r)
 
 	int code = store_image_get(r->control->store, REQUEST_RECORD(r, msg_object)->id, &a, &image);
 	if (code == -ENOENT) {
-		request_fail(r, CODE_IMAGE_NOT_FOUND, "there is no such image; `iron image list` shows which there are");
+		request_fail(r, CODE_IMAGE_NOT_FOUND,
+		             "there is no such image; `iron image list` shows which there are");
 		return;
 	}
 	if (code) {
@@ -80,8 +81,12 @@ void op_me(struct request *r)
 		return;
 	}
 	request_row(r, MSG_TYPE_row_me,
-		    &(struct row_me){.workspace = w.id, .workspace_name = w.name, .key = r->key, .key_name = key.row.name,
-				     .scopes = key.row.scopes, .expires_at = key.row.expires_at});
+	            &(struct row_me){.workspace = w.id,
+	                             .workspace_name = w.name,
+	                             .key = r->key,
+	                             .key_name = key.row.name,
+	                             .scopes = key.row.scopes,
+	                             .expires_at = key.row.expires_at});
 	request_done(r, 200);
 }
 
@@ -198,8 +203,8 @@ static bool on_host(struct ipc_peer *p, const struct ipc_msg *m, void *arg)
 void op_host(struct request *r)
 {
 	r->waiting = true;
-	if (ipc_call(links_irond(r->control->links), MSG_TYPE_msg_host_get, &(struct msg_host_get){}, NULL, 0, HOST_TIMEOUT_MS,
-		     on_host, r) == 0)
+	if (ipc_call(links_irond(r->control->links), MSG_TYPE_msg_host_get, &(struct msg_host_get){}, NULL, 0,
+	             HOST_TIMEOUT_MS, on_host, r) == 0)
 		return;
 	r->waiting = false;
 	request_fail(r, CODE_UNAVAILABLE, "irond is not reached");

@@ -48,10 +48,11 @@ static bool over_memory(struct request *r, const struct vm_spec *spec, struct er
 	if (used + spec_limit_mib(spec) <= s->memory_budget_mib)
 		return false;
 	error_set(reterr, -EDQUOT,
-		  "memory: this VM needs %llu MiB and %llu of the host's budget of %llu MiB are taken; stop or destroy a VM, "
-		  "or ask for less memory_mib",
-		  (unsigned long long)spec_limit_mib(spec), (unsigned long long)used,
-		  (unsigned long long)s->memory_budget_mib);
+	          "memory: this VM needs %llu MiB and %llu of the host's budget of %llu MiB are taken; stop or destroy "
+	          "a VM, "
+	          "or ask for less memory_mib",
+	          (unsigned long long)spec_limit_mib(spec), (unsigned long long)used,
+	          (unsigned long long)s->memory_budget_mib);
 	return true;
 }
 
@@ -79,8 +80,9 @@ void op_vm_list(struct request *r)
 	}
 	if (q->status_detail.len && !vm_states_of_detail(q->status_detail)) {
 		request_fail(r, CODE_VALIDATION_ERROR,
-			     "status_detail must be queued, creating, starting, running, ready, stopping, stopped, suspended, "
-			     "destroying, destroyed or failed");
+		             "status_detail must be queued, creating, starting, running, ready, stopping, stopped, "
+		             "suspended, "
+		             "destroying, destroyed or failed");
 		return;
 	}
 	int code = store_vms_list(r->control->store, r->workspace, q, &a, &vms);
@@ -100,7 +102,8 @@ void op_vm_list(struct request *r)
 /* Nothing that is under way will make it ready any more, or it is. */
 static bool is_settled(enum vm_state s)
 {
-	return s == VM_READY || s == VM_FAILED || s == VM_STOPPED || s == VM_SUSPENDED || (VM_STATES_GONE & VM_STATE_BIT(s));
+	return s == VM_READY || s == VM_FAILED || s == VM_STOPPED || s == VM_SUSPENDED ||
+	       (VM_STATES_GONE & VM_STATE_BIT(s));
 }
 
 void op_vm_get(struct request *r)
@@ -219,12 +222,14 @@ void op_vm_stop(struct request *r)
 		return;
 	if (!r->applied) {
 		if (!(VM_STATES_RUNNING & VM_STATE_BIT(vm.state)) && !life_start_follows(r->control->lives, id)) {
-			request_fail(r, CODE_VM_NOT_RUNNING, "the VM is not running, it is %s", vm_state_detail(vm.state));
+			request_fail(r, CODE_VM_NOT_RUNNING, "the VM is not running, it is %s",
+			             vm_state_detail(vm.state));
 			return;
 		}
 		if (!request_on_record(r, "vm", "stop", id, NULL))
 			return;
-		if (!apply_life(r, life_stop(r->control->lives, id), CODE_VM_NOT_RUNNING, "the VM is not running any more"))
+		if (!apply_life(r, life_stop(r->control->lives, id), CODE_VM_NOT_RUNNING,
+		                "the VM is not running any more"))
 			return;
 		if (store_vm_get(r->control->store, r->workspace, id, &a, &vm)) {
 			request_fail_store(r, -EIO, "vm_get");

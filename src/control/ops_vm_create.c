@@ -58,7 +58,8 @@ static int take_rules(struct creation *c, const struct msg_vm_create *m, struct 
 			return error_prefix(reterr, "egress.rules[%zu]", i);
 		for (size_t k = 0; k < i; k++)
 			if (c->rules[i].name.len && str_eq(c->rules[i].name, c->rules[k].name))
-				return error_set(reterr, -EINVAL, "egress.rules: two are named %.*s", STR_ARG(c->rules[i].name));
+				return error_set(reterr, -EINVAL, "egress.rules: two are named %.*s",
+				                 STR_ARG(c->rules[i].name));
 	}
 	return 0;
 }
@@ -105,7 +106,8 @@ static bool has_room(struct request *r, const struct vm_spec *spec)
 		return false;
 	}
 	if (s->max_vms && all.vms >= s->max_vms) {
-		request_fail(r, CODE_QUOTA_EXCEEDED, "limits.max_vms: the host has its %u VMs; destroy one first", s->max_vms);
+		request_fail(r, CODE_QUOTA_EXCEEDED, "limits.max_vms: the host has its %u VMs; destroy one first",
+		             s->max_vms);
 		return false;
 	}
 	if (s->max_vms_per_workspace && own.vms >= s->max_vms_per_workspace) {
@@ -168,7 +170,8 @@ static void fill(struct creation *c, struct request *r, const struct row_image *
 	};
 }
 
-/* The VM and its rules, or nothing. Its own policy is on the disk; without one, a power cut may lose the VM as a whole. */
+/* The VM and its rules, or nothing. Its own policy is on the disk; without one, a power cut may lose the VM as a whole.
+ */
 static int insert(struct creation *c, struct request *r)
 {
 	_cleanup_(store_tx_finish) struct store_tx tx = {0};
@@ -227,7 +230,10 @@ static bool on_record(struct request *r, const struct creation *c, const struct 
 	detail_add_u64(&d, "vcpus", c->spec.vcpus);
 	detail_add_u64(&d, "memory_mib", c->spec.memory_mib);
 	detail_add_u64(&d, "disk_gib", c->spec.disk_gib);
-	detail_add(&d, "egress_mode", m->egress_mode == 2 ? STR("inherit") : m->egress_mode ? STR("warn") : STR("enforce"));
+	detail_add(&d, "egress_mode",
+	           m->egress_mode == 2 ? STR("inherit")
+	           : m->egress_mode    ? STR("warn")
+	                               : STR("enforce"));
 	detail_add(&d, "egress_inherit", m->egress_inherit ? STR("true") : STR("false"));
 	detail_of_rules(&d, c);
 	return request_on_record(r, "vm", "create", r->new_id, &d);
@@ -250,7 +256,8 @@ static void create(struct request *r, struct creation *c)
 	}
 	/* a scope that may not loosen egress may not do it at a VM's creation either */
 	if ((c->nrules || m->egress_mode != 2 || !m->egress_inherit) && !scope_covers(r->scopes, SCOPE_EGRESS_WRITE)) {
-		request_fail(r, CODE_SCOPE_MISSING, "egress needs the scope egress:write; leave egress out, or use another key");
+		request_fail(r, CODE_SCOPE_MISSING,
+		             "egress needs the scope egress:write; leave egress out, or use another key");
 		return;
 	}
 	if (!name_is_free(r, m->name) || !has_room(r, &c->spec) || !on_record(r, c, &image))

@@ -157,7 +157,8 @@ static bool on_record(struct request *r, const struct record_event *e, bool dura
 	return false;
 }
 
-static bool record(struct request *r, const char *kind, const char *action, uint64_t vm, struct detail *detail, bool durable)
+static bool record(struct request *r, const char *kind, const char *action, uint64_t vm, struct detail *detail,
+                   bool durable)
 {
 	_cleanup_(detail_finish) struct detail none = {0};
 	struct record_event e = event_of(r, kind, action, vm);
@@ -306,8 +307,8 @@ void request_receive(struct control *c, const struct ipc_msg *m)
 	wire_decode_prefix(&msg_req_wire, &bytes, &r->who);
 	r->entry = op_entry_find(r->who.op);
 	if (!r->entry || r->entry->type != m->info->type) {
-		log_limited(LOG_LEVEL_ERROR, 1, "an operation in the wrong record", "op=%u type=%u", (unsigned)r->who.op,
-			    (unsigned)m->info->type);
+		log_limited(LOG_LEVEL_ERROR, 1, "an operation in the wrong record", "op=%u type=%u",
+		            (unsigned)r->who.op, (unsigned)m->info->type);
 		request_fail(r, CODE_INTERNAL, "iron-api and iron-control disagree; are both of one version?");
 		return;
 	}

@@ -1,10 +1,10 @@
 #pragma once
 /* One request of the API: who asks, what, and its one answer.
  *
- * A request owns a copy of its message, so that it can wait (for the journal, for a VM, for the workers). Its handler is a
- * plain function that looks everything up anew each time it runs: it runs once on arrival, and once more after each thing
- * it waited for. So nothing that was checked before a wait is relied on after it. Handlers end in request_done or
- * request_fail, which free the request, or in one of the waits. */
+ * A request owns a copy of its message, so that it can wait (for the journal, for a VM, for the workers). Its handler
+ * is a plain function that looks everything up anew each time it runs: it runs once on arrival, and once more after
+ * each thing it waited for. So nothing that was checked before a wait is relied on after it. Handlers end in
+ * request_done or request_fail, which free the request, or in one of the waits. */
 #include <stdbool.h>
 
 #include "codec/msg.h"
@@ -78,11 +78,13 @@ void request_fail_store(struct request *r, int code, const char *what);
  * failed, and the request has been answered. detail: borrowed, may be NULL. */
 bool request_on_record(struct request *r, const char *kind, const char *action, uint64_t vm, struct detail *detail);
 /* The same for what need not survive a power cut (exec). */
-bool request_on_record_soon(struct request *r, const char *kind, const char *action, uint64_t vm, struct detail *detail);
+bool request_on_record_soon(struct request *r, const char *kind, const char *action, uint64_t vm,
+                            struct detail *detail);
 /* How it ended, after all, when it was recorded before. */
 void request_note_outcome(struct request *r, const char *kind, const char *action, uint64_t vm, const char *outcome);
 
-/* The handler runs again when the VM has changed, or (with expired set) when wait_ms have passed since the first wait. */
+/* The handler runs again when the VM has changed, or (with expired set) when wait_ms have passed since the first wait.
+ */
 void request_wait_vm(struct request *r, uint64_t vm, unsigned wait_ms);
 /* The store's egress policy has changed for the VM (0: for the workspace): the handler runs again when every worker
  * concerned has it. */

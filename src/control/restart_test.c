@@ -286,8 +286,8 @@ static uint8_t flip_mode(struct fake *f, uint8_t mode)
 	return status == 200 ? !mode : mode;
 }
 
-/* A client acts at random, and iron-control dies at random, often with the last change still under way. Nothing that was
- * answered with 200, 201 or 204 is ever seen undone. */
+/* A client acts at random, and iron-control dies at random, often with the last change still under way. Nothing that
+ * was answered with 200, 201 or 204 is ever seen undone. */
 static void test_what_was_answered_stays(void **state)
 {
 	static const char *const names[NAMES] = {"one", "two", "three"};

@@ -95,8 +95,8 @@ static int sink_want(uint64_t segment, void *user)
 	struct want *w = xcalloc(1, sizeof *w);
 
 	*w = (struct want){.tail = t, .number = segment};
-	int r = ipc_call(links_irond(t->links), MSG_TYPE_msg_segment_open, &(struct msg_segment_open){.number = segment}, NULL,
-			 0, SEGMENT_TIMEOUT_MS, on_segment, w);
+	int r = ipc_call(links_irond(t->links), MSG_TYPE_msg_segment_open,
+	                 &(struct msg_segment_open){.number = segment}, NULL, 0, SEGMENT_TIMEOUT_MS, on_segment, w);
 	if (r)
 		free(w);
 	return r;
@@ -111,7 +111,8 @@ void tail_on_head(struct tail *t, const struct msg_audit_head *head)
 
 struct tail *tail_create(struct event_base *base, struct store *store, struct links *links)
 {
-	static const struct audit_index_sink sink = {sink_position, sink_begin, sink_put, sink_commit, sink_rollback, sink_want};
+	static const struct audit_index_sink sink = {sink_position, sink_begin,    sink_put,
+	                                             sink_commit,   sink_rollback, sink_want};
 	struct tail *t = xcalloc(1, sizeof *t);
 
 	*t = (struct tail){.store = store, .links = links};

@@ -29,7 +29,8 @@ static void test_states(void **state)
 static void test_every_state_can_be_destroyed(void **state)
 {
 	for (unsigned s = VM_QUEUED; s < VM_STATE_END; s++)
-		assert_true(vm_state_may_follow(s, s == VM_DESTROYING || s == VM_DESTROYED ? VM_DESTROYED : VM_DESTROYING));
+		assert_true(
+		        vm_state_may_follow(s, s == VM_DESTROYING || s == VM_DESTROYED ? VM_DESTROYED : VM_DESTROYING));
 }
 
 static void test_vm_names(void **state)

@@ -28,7 +28,8 @@ int vm_name_check(const char *field, struct str s, struct error *reterr)
 		ok = is_alnum(s.p[i]) || s.p[i] == '-';
 	if (!ok)
 		return error_set(reterr, -EINVAL,
-				 "%s must be 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit", field);
+		                 "%s must be 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit",
+		                 field);
 	return 0;
 }
 
@@ -98,6 +99,6 @@ int public_key_check(const char *field, struct str s, struct error *reterr)
 			if (str_eq(type, str_of(types[i])) && base64_decode(base64, &blob) == 0 &&
 			    blob_names(buf_str(&blob), type))
 				return 0;
-	return error_set(reterr, -EINVAL, "%s must be one OpenSSH public key line without options, as in id_ed25519.pub",
-			 field);
+	return error_set(reterr, -EINVAL,
+	                 "%s must be one OpenSSH public key line without options, as in id_ed25519.pub", field);
 }
