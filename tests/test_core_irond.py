@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from core_lab import Lab, alive, cmdline
+from core_lab import IROND, Lab, alive, cmdline
 from harness import wait_for
 
 
@@ -194,6 +194,14 @@ def test_a_uid_base_that_is_taken_is_refused_by_name(lab):
         if "1900000" not in subuid:
             open("/etc/subuid", "w").write(subuid)
     assert failed.returncode == 1 and "/etc/subuid:" in failed.stderr and "iron-work" in failed.stderr
+
+
+def test_words_that_are_not_understood_are_refused(lab):
+    for words in (["start", "now"], ["nonsense"], ["--foreground", "start"], ["image", "make", "x"], ["key", "create"], ["--nonsense"]):
+        done = lab.irond(*words, ok=False)
+        assert done.returncode == 2 and "irond start" in done.stderr, words
+    done = subprocess.run([IROND, "status"], capture_output=True, text=True, user=65534, group=65534)
+    assert done.returncode == 1 and "must be run as root" in done.stderr
 
 
 def test_the_control_socket_is_roots(lab):

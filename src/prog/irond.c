@@ -88,7 +88,10 @@ static int parse(int argc, char **argv, struct command_line *ret)
 	cl.words = argv + optind;
 	cl.n = argc - optind;
 	*ret = cl;
-	return (cl.n == 0) == cl.foreground ? 0 : -EINVAL;
+	if ((cl.n == 0) != cl.foreground)
+		return -EINVAL;
+	const bool has_object = cl.n > 0 && (strcmp(cl.words[0], "image") == 0 || strcmp(cl.words[0], "key") == 0);
+	return cl.n > 1 && !has_object ? -EINVAL : 0;
 }
 
 int main(int argc, char **argv)
