@@ -22,6 +22,7 @@ ROLE_CONTROL = 2
 BOOTING, READY, FAILED, LOST, OFF = 1, 2, 3, 4, 5
 STDIN, STDOUT, STDERR, EXEC, STDIN_EOF, SIGNAL, RESIZE, EXIT, ERROR, STARTED = 0, 1, 2, 16, 17, 18, 19, 20, 21, 22
 VM_ID = 77
+UID = 54321  # whom iron-vm becomes; nobody's
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 
 
@@ -164,8 +165,8 @@ class IronVm:
                 theirs[name] = given
         irond, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.irond = Channel(irond)
-        self.process = subprocess.Popen([BUILD / "src" / "prog" / "iron-vm", "--uid", "0", "--gid", "0", "--state", "/nonexistent",
-                                         "--log", "info", "--degraded"],
+        self.process = subprocess.Popen([BUILD / "src" / "prog" / "iron-vm", "--uid", str(UID), "--gid", str(UID),
+                                         "--state", "/nonexistent", "--log", "info"],
                                         preexec_fn=lambda: os.dup2(far.fileno(), 3), pass_fds=[3], stdin=subprocess.DEVNULL)
         far.close()
         self.irond.send(VM_CONFIG, wire.encode("msg_vm_config", vm=VM_ID, generation=generation, boot_timeout_ms=boot_timeout_ms),
