@@ -19,6 +19,11 @@ mount -t proc proc "$1/proc"
 mount --rbind /sys "$1/sys"
 mount --rbind /dev "$1/dev"
 mount -t tmpfs -o mode=755 run "$1/run"
+cd "$1"
+mkdir -p .old
+# not chroot: a process that is in one may not make a user namespace
+pivot_root . .old
+umount -l .old
 exec sleep infinity
 """
 
@@ -32,7 +37,7 @@ class Fresh:
         self.root.parent.mkdir(parents=True, exist_ok=True)
         sources = [p for p in ["/etc/apt/sources.list", *map(str, pathlib.Path("/etc/apt/sources.list.d").glob("*.sources"))]
                    if os.path.exists(p) and os.path.getsize(p)]
-        subprocess.run(["mmdebstrap", "--quiet", "--variant=apt", "bookworm", str(self.root), *sources], check=True, timeout=300)
+        subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "bookworm", str(self.root), *sources], check=True, timeout=300)
         for path in APT:
             self.bring(path)
         self.holder = subprocess.Popen(["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", SETUP, "sh", str(self.root)])
@@ -52,7 +57,7 @@ class Fresh:
     def run(self, *argv, timeout=600, **env):
         """As root inside; standard output and error together."""
         full = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8", **env}
-        return subprocess.run(["nsenter", "-t", self.pid, "-m", "-p", "chroot", str(self.root), *argv], env=full,
+        return subprocess.run(["nsenter", "-t", self.pid, "-m", "-p", "--", *argv], env=full,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                               errors="replace", timeout=timeout)
 

@@ -15,10 +15,10 @@ int error_set(struct error *e, int code, const char *fmt, ...)
 	return code;
 }
 
-int error_prefix(struct error *e, const char *fmt, ...)
+void error_prefix(struct error *e, const char *fmt, ...)
 {
 	if (!e)
-		return 0;
+		return;
 
 	char head[256], all[sizeof head + sizeof e->text + 2];
 	va_list ap;
@@ -29,5 +29,4 @@ int error_prefix(struct error *e, const char *fmt, ...)
 	snprintf(all, sizeof all, "%s: %s", head, e->text);
 	all[sizeof e->text - 1] = '\0';
 	memcpy(e->text, all, sizeof e->text);
-	return e->code;
 }

@@ -9,5 +9,5 @@ struct error {
 
 /* Sets and returns `code`. NULL `e` is allowed. The first reason stays: a later call on a set error changes nothing. */
 int error_set(struct error *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-/* Puts "context: " before a reason that is already set; returns its code. */
-int error_prefix(struct error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Puts "context: " before a reason that is already set. */
+void error_prefix(struct error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

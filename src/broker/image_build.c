@@ -300,8 +300,10 @@ static int boot(struct build *b, struct error *reterr)
 		.deadline_ms = BOOT_DEADLINE_MS,
 		.stop_fd = b->stop_fd,
 	};
-	if ((r = boot_check_run(&check, &ms, reterr)) < 0)
-		return error_prefix(reterr, "the image does not boot: ");
+	if ((r = boot_check_run(&check, &ms, reterr)) < 0) {
+		error_prefix(reterr, "the image does not boot");
+		return r;
+	}
 	done = xasprintf("its agent answered after %u.%u s", (unsigned)(ms / 1000), (unsigned)(ms / 100 % 10));
 	say(b, str_of(done));
 	return 0;

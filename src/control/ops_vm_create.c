@@ -54,8 +54,10 @@ static int take_rules(struct creation *c, const struct msg_vm_create *m, struct 
 			return error_set(reterr, -EINVAL, "egress.rules must be at most %zu", ARRAY_SIZE(c->rules));
 		int r = op_take_rule(item, m->rules_tls_given >> i & 1, &c->encoded[i], &c->rules[i], reterr);
 		c->nrules++;
-		if (r)
-			return error_prefix(reterr, "egress.rules[%zu]", i);
+		if (r) {
+			error_prefix(reterr, "egress.rules[%zu]", i);
+			return r;
+		}
 		for (size_t k = 0; k < i; k++)
 			if (c->rules[i].name.len && str_eq(c->rules[i].name, c->rules[k].name))
 				return error_set(reterr, -EINVAL, "egress.rules: two are named %.*s",
