@@ -2,9 +2,9 @@
  *
  *	role_probe ROLE|none UID STATE_DIR ACTION [ARGUMENT]
  *
- * Exit status 0: it worked. 10: refused (stdout says by which errno). Killed by SIGSYS: the filter. `none` enters nothing:
- * the positive control, which shows that the action itself works here. Descriptors that the role would not have either are
- * not open. */
+ * Exit status 0: it worked. 10: refused (stdout says by which errno). Killed by SIGSYS: the filter. `none` enters
+ *nothing: the positive control, which shows that the action itself works here. Descriptors that the role would not have
+ *either are not open. */
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>

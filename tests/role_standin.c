@@ -1,5 +1,5 @@
-/* A role for tests of irond: whatever name it is started under, it takes its configuration, answers pings, and does what the
- * test tells it over a unix socket (STATE/driver.sock), line by line, in place of the real role.
+/* A role for tests of irond: whatever name it is started under, it takes its configuration, answers pings, and does
+ *what the test tells it over a unix socket (STATE/driver.sock), line by line, in place of the real role.
  *
  *	to the test     hello NAME ID PID · msg NAME FIELD=VALUE… [fds=N] · answer NAME FIELD=VALUE… · lost
  *	from the test   call NAME FIELD=VALUE… · notify NAME FIELD=VALUE… · silent · refuse · exit N
@@ -71,7 +71,8 @@ static void print_field(FILE *f, const struct wire_field *w, const char *at)
 	}
 }
 
-static void print_record(struct standin *s, const char *kind, const struct msg_info *info, const void *record, size_t nfds)
+static void print_record(struct standin *s, const char *kind, const struct msg_info *info, const void *record,
+			 size_t nfds)
 {
 	fprintf(s->driver, "%s %s", kind, info->wire->name);
 	for (size_t i = 0; i < info->wire->n; i++)
@@ -126,7 +127,8 @@ static const struct msg_info *parse_record(char *text, char *record, char *strin
 		*value++ = '\0';
 		for (size_t i = 0; i < info->wire->n; i++)
 			if (strcmp(info->wire->fields[i].name, word) == 0) {
-				set_field(&info->wire->fields[i], record + info->wire->fields[i].offset, value, strings);
+				set_field(&info->wire->fields[i], record + info->wire->fields[i].offset, value,
+					  strings);
 				strings += strlen(value) / 2;
 			}
 	}

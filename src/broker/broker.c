@@ -263,7 +263,7 @@ static void compare_pid(struct role_proc *r, void *user)
 	o->yes = o->yes || role_pid(r) == o->pid;
 }
 
-/* irond is the subreaper of what its children leave. Its own children are reaped by their pidfds; everybody else here. */
+/* irond is the subreaper of what its children leave. Its own children are reaped by their pidfds; the rest here. */
 static void reap_orphans(struct broker *b)
 {
 	for (;;) {

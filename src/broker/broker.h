@@ -1,7 +1,7 @@
 #pragma once
-/* irond: the table of roles, workspaces and VMs, and what joins them. One loop, one thread. Nothing here reads a byte that
- * a guest, the network or a database sent: roles' messages are records of ids and bounded numbers, and only iron-control
- * may send any (requests.h). */
+/* irond: the table of roles, workspaces and VMs, and what joins them. One loop, one thread. Nothing here reads a byte
+ * that a guest, the network or a database sent: roles' messages are records of ids and bounded numbers, and only
+ * iron-control may send any (requests.h). */
 #include <event2/event.h>
 
 #include "base/map.h"

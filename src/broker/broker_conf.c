@@ -43,7 +43,8 @@ static int listen_at(const struct addrinfo *ai, int *ret_fd)
 /* "127.0.0.1:7443", "[::1]:7443". */
 static int listen_text(const char *text, int *ret_fd, struct error *reterr)
 {
-	const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE, .ai_socktype = SOCK_STREAM};
+	const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
+				       .ai_socktype = SOCK_STREAM};
 	const char *colon = strrchr(text, ':');
 	struct addrinfo *ai = NULL;
 	int r;
@@ -112,8 +113,9 @@ static int put_private_allow(const struct conf *conf, struct buf *out)
 		for (unsigned k = 0; r == 0 && k < p->hosts_count; k++)
 			r = wire_list_add_z(&hosts, p->hosts[k]);
 		if (r == 0)
-			r = wire_list_add_record(out, &rec_private_wire,
-						 &(struct rec_private){.cidr = str_of(p->cidr), .hosts = buf_str(&hosts)});
+			r = wire_list_add_record(
+				out, &rec_private_wire,
+				&(struct rec_private){.cidr = str_of(p->cidr), .hosts = buf_str(&hosts)});
 	}
 	return r;
 }
@@ -363,7 +365,8 @@ static int put_file_mark(struct buf *out, const char *path)
 
 	if (stat(path, &st) < 0)
 		return 0; /* told when it is opened */
-	return buf_printf(out, "%s %lu %ld %ld.%09ld\n", path, st.st_ino, st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+	return buf_printf(out, "%s %lu %ld %ld.%09ld\n", path, st.st_ino, st.st_size, st.st_mtim.tv_sec,
+			  st.st_mtim.tv_nsec);
 }
 
 int config_fingerprint(const struct conf *conf, enum role kind, struct buf *out, struct error *reterr)

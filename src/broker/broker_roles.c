@@ -75,7 +75,8 @@ static void on_up(struct role_proc *r, void *user)
 	broker_link(b, r);
 	if (r == b->control)
 		send_images(b);
-	if (b->ready || role_state(b->api) != ROLE_UP || role_state(b->control) != ROLE_UP || role_state(b->audit) != ROLE_UP)
+	if (b->ready || role_state(b->api) != ROLE_UP || role_state(b->control) != ROLE_UP ||
+	    role_state(b->audit) != ROLE_UP)
 		return;
 	b->ready = true;
 	b->on_ready(b->on_ready_user);
@@ -181,7 +182,8 @@ static void add_role(struct role_proc *r, void *user)
 	one = xcalloc(1, sizeof *one);
 	*one = (struct ping_one){.all = p, .index = p->roles.n - 1};
 	p->pending++;
-	if (ipc_call(role_peer(r), MSG_TYPE_msg_ping, &(struct msg_ping){}, NULL, 0, PING_TIMEOUT_MS, on_pong, one) < 0) {
+	if (ipc_call(role_peer(r), MSG_TYPE_msg_ping, &(struct msg_ping){}, NULL, 0, PING_TIMEOUT_MS, on_pong, one) <
+	    0) {
 		p->pending--;
 		free(one);
 	}

@@ -30,8 +30,9 @@ static int make_state_dirs(const struct broker *b, struct error *reterr)
 	if ((r = make_dir(s, "db", 0700, uid, gid, reterr)) < 0)
 		return r;
 	uids_role(b->uids, ROLE_AUDIT, &uid, &gid);
-	if ((r = make_dir(s, "audit", 0700, uid, gid, reterr)) < 0 || (r = make_dir(s, "images", 0755, 0, 0, reterr)) < 0 ||
-	    (r = make_dir(s, "vms", 0700, 0, 0, reterr)) < 0 || (r = make_dir(s, "tls", 0700, 0, 0, reterr)) < 0)
+	if ((r = make_dir(s, "audit", 0700, uid, gid, reterr)) < 0 ||
+	    (r = make_dir(s, "images", 0755, 0, 0, reterr)) < 0 || (r = make_dir(s, "vms", 0700, 0, 0, reterr)) < 0 ||
+	    (r = make_dir(s, "tls", 0700, 0, 0, reterr)) < 0)
 		return r;
 	return make_dir(s, "log", 0750, 0, 0, reterr);
 }
@@ -109,8 +110,8 @@ int broker_setup_host(struct broker *b, struct error *reterr)
 	int r;
 
 	if ((r = make_base_dirs(b, reterr)) < 0 || (r = take_lock(b, reterr)) < 0 ||
-	    (r = uids_create(b->conf->uid_base, "/etc", NULL, &b->uids, reterr)) < 0 || (r = make_state_dirs(b, reterr)) < 0 ||
-	    (r = setup_cgroups(b, reterr)) < 0)
+	    (r = uids_create(b->conf->uid_base, "/etc", NULL, &b->uids, reterr)) < 0 ||
+	    (r = make_state_dirs(b, reterr)) < 0 || (r = setup_cgroups(b, reterr)) < 0)
 		return r;
 	return clean_run_dir(b, reterr);
 }

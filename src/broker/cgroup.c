@@ -133,10 +133,11 @@ static int choose(struct str table, const char *root, struct cgroup_host *h, str
 	h->version = 1;
 	for (size_t c = 0; c < CONTROLLERS; c++)
 		if (!found[c])
-			return error_set(reterr, -ENOENT,
-					 "no cgroup controller '%s': neither a cgroup2 mount has memory, cpu and pids, nor is "
-					 "there a v1 mount of it",
-					 controller_name[c]);
+			return error_set(
+				reterr, -ENOENT,
+				"no cgroup controller '%s': neither a cgroup2 mount has memory, cpu and pids, nor is "
+				"there a v1 mount of it",
+				controller_name[c]);
 	return 0;
 }
 
@@ -150,8 +151,8 @@ static int delegate(const char *mount, const char *root, struct error *reterr)
 		_cleanup_free_ char *control = xasprintf("%s/cgroup.subtree_control", dir);
 		int r = file_write(control, "+memory +cpu +pids");
 		if (r < 0)
-			return error_set(reterr, r, "%s: %s (a group that holds processes cannot pass controllers on)", control,
-					 strerror(-r));
+			return error_set(reterr, r, "%s: %s (a group that holds processes cannot pass controllers on)",
+					 control, strerror(-r));
 		if (!str_split(&rest, '/', &part))
 			return 0;
 		char *next = xasprintf("%s/%.*s", dir, STR_ARG(part));
@@ -264,7 +265,8 @@ static int limits_v1(const struct cgroup *g, const struct cgroup_limits *l)
 	if (r == 0 && l->cpu_percent) {
 		r = write_number(dir_of(g, CPU), "cpu.cfs_period_us", PERIOD_US);
 		if (r == 0)
-			r = write_number(dir_of(g, CPU), "cpu.cfs_quota_us", (uint64_t)l->cpu_percent * PERIOD_US / 100);
+			r = write_number(dir_of(g, CPU), "cpu.cfs_quota_us",
+					 (uint64_t)l->cpu_percent * PERIOD_US / 100);
 	}
 	if (r == 0 && l->pids)
 		r = write_number(dir_of(g, PIDS), "pids.max", l->pids);

@@ -2,8 +2,8 @@
 /* The groups of VMs and roles: limits, death as a whole, and whether memory ran out. cgroups(7); Documentation/
  * admin-guide/cgroup-v1/{memory,freezer-subsystem}.rst and cgroup-v2.rst of the kernel.
  *
- * v2 where the unified hierarchy has the controllers memory, cpu and pids; else v1, one directory in each of memory, cpu,
- * pids and freezer. A group is `<mount>/<root>/<name>`. */
+ * v2 where the unified hierarchy has the controllers memory, cpu and pids; else v1, one directory in each of memory,
+ * cpu, pids and freezer. A group is `<mount>/<root>/<name>`. */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

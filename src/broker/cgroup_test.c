@@ -1,4 +1,5 @@
-/* v2 against a tree of plain files that looks like one; v1 for real, or v2 where a host has it, in tests/test_core_vms.py. */
+/* v2 against a tree of plain files that looks like one; v1 for real, or v2 where a host has it, in
+ * tests/test_core_vms.py. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -77,7 +78,8 @@ static int setup(void **state)
 	put(t, "v2/iron/one/cgroup.subtree_control", "");
 	snprintf(t->mountinfo, sizeof t->mountinfo, "%s/mountinfo", t->dir);
 	char line[256];
-	snprintf(line, sizeof line, "22 1 0:20 / /proc rw - proc proc rw\n29 1 0:26 / %s/v2 rw,nosuid shared:4 - cgroup2 cgroup2 rw\n",
+	snprintf(line, sizeof line,
+		 "22 1 0:20 / /proc rw - proc proc rw\n29 1 0:26 / %s/v2 rw,nosuid shared:4 - cgroup2 cgroup2 rw\n",
 		 t->dir);
 	put(t, "mountinfo", line);
 	*state = t;

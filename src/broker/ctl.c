@@ -80,8 +80,8 @@ static void put_role(struct conn *c, const struct role_info *r)
 		id_format(strcmp(r->name, "iron-vm") == 0 ? "vm_" : "ws_", r->id, id);
 	if (r->pid)
 		rfc3339_format(r->started_at, since);
-	snprintf(line, sizeof line, "%-13s %-18s %-9s %7d  restarts %-3u %s", r->name, id, r->state, r->pid, r->restarts,
-		 since);
+	snprintf(line, sizeof line, "%-13s %-18s %-9s %7d  restarts %-3u %s", r->name, id, r->state, r->pid,
+		 r->restarts, since);
 	say(c, "text", line);
 }
 
@@ -99,7 +99,8 @@ static void on_status(const struct role_info *roles, size_t n, void *user)
 	snprintf(line, sizeof line, "irond %s, pid %d, since %s", IRON_VERSION, getpid(), since);
 	say(c, "text", line);
 	snprintf(line, sizeof line, "accelerator %.*s (%s), sandbox %s, cgroup %.*s, images %zu, VMs running %u",
-		 STR_ARG(host.accelerator), space.reason, space.sandbox, STR_ARG(host.cgroup), b->images.n, vms_running(b));
+		 STR_ARG(host.accelerator), space.reason, space.sandbox, STR_ARG(host.cgroup), b->images.n,
+		 vms_running(b));
 	say(c, "text", line);
 	for (size_t i = 0; i < n; i++)
 		put_role(c, &roles[i]);

@@ -85,12 +85,15 @@ struct child {
 /* Between fork and exec: only what is safe there. */
 static void run_child(const struct child *c)
 {
-	static char *const environment[] = {(char *)(uintptr_t)"PATH=/usr/sbin:/usr/bin:/sbin:/bin", (char *)(uintptr_t)"LANG=C.UTF-8",
+	static char *const environment[] = {
+		(char *)(uintptr_t) "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+		(char *)(uintptr_t) "LANG=C.UTF-8",
 #if SANDBOX_SANITIZED
-					    /* the leak checker traces its own process, which the sandbox forbids */
-					    (char *)(uintptr_t)"ASAN_OPTIONS=detect_leaks=0",
+		/* the leak checker traces its own process, which the sandbox forbids */
+		(char *)(uintptr_t) "ASAN_OPTIONS=detect_leaks=0",
 #endif
-					    NULL};
+		NULL
+	};
 	sigset_t none;
 
 	for (size_t i = 0; i < c->n_cgroup_procs; i++)
@@ -125,8 +128,9 @@ static pid_t fork_role(const struct role_proc *r, int channel, struct error *ret
 	snprintf(uid, sizeof uid, "%u", r->setup.uid);
 	snprintf(gid, sizeof gid, "%u", r->setup.gid);
 	snprintf(id, sizeof id, "%lu", r->setup.id);
-	const char *argv[] = {r->setup.name, "--uid", uid, "--gid", gid, "--id", id, "--state", r->host->state_dir, "--log",
-			      r->host->log_level, r->host->degraded ? "--degraded" : NULL, NULL};
+	const char *argv[] = {r->setup.name, "--uid", uid, "--gid", gid, "--id", id,
+			      "--state", r->host->state_dir, "--log", r->host->log_level,
+			      r->host->degraded ? "--degraded" : NULL, NULL};
 	memcpy(c.argv, argv, sizeof argv);
 	if (r->setup.cgroup)
 		c.cgroup_procs = cgroup_procs(r->setup.cgroup, &c.n_cgroup_procs);
@@ -207,7 +211,8 @@ static int spawn(struct role_proc *r, struct error *reterr)
 	r->started_at = real_ms();
 	if ((k = watch(r, reterr)) < 0 || (k = r->setup.ops->configure(r, ours, r->setup.user, reterr)) < 0)
 		return k;
-	r->peer = ipc_peer_create(r->host->base, take_fd(ours), r->setup.name, r->setup.rules, r->setup.nrules, on_closed, r);
+	r->peer = ipc_peer_create(r->host->base, take_fd(ours), r->setup.name, r->setup.rules, r->setup.nrules,
+				  on_closed, r);
 	if (!r->peer)
 		return error_set(reterr, -ENOMEM, "channel to %s: out of memory", r->setup.name);
 	r->state = ROLE_STARTING;

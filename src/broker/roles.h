@@ -1,7 +1,7 @@
 #pragma once
-/* One role: a process of libexec/iron with its channel, started, configured, pinged, ended and started again when it dies
- * by itself (after 0.1 s, doubling up to 10 s; a minute of life resets that). What a role is told and what it is connected
- * to are its owner's, by callbacks; nothing here knows a VM or a workspace.
+/* One role: a process of libexec/iron with its channel, started, configured, pinged, ended and started again when it
+ * dies by itself (after 0.1 s, doubling up to 10 s; a minute of life resets that). What a role is told and what it is
+ * connected to are its owner's, by callbacks; nothing here knows a VM or a workspace.
  *
  * DOWN → STARTING (process and channel are there, configuration sent) → UP (answered a ping) → STOPPING → DOWN. */
 #include <event2/event.h>
@@ -15,13 +15,13 @@ enum role_state { ROLE_DOWN, ROLE_STARTING, ROLE_UP, ROLE_STOPPING };
 struct role_proc;
 
 struct role_ops {
-	/* Sends the configuration on `fd` with ipc_send_blocking (the socket is empty: nothing blocks). An error is as if
-	 * the process had died. */
+	/* Sends the configuration on `fd` with ipc_send_blocking (the socket is empty: nothing blocks). An error is as
+	 * if the process had died. */
 	int (*configure)(struct role_proc *r, int fd, void *user, struct error *reterr);
 	/* STARTING → UP. */
 	void (*up)(struct role_proc *r, void *user);
-	/* The process is gone and reaped (wait status) or could not be started (reason); the channel is closed. again: it
-	 * will be started again by itself. May destroy r when again is false. */
+	/* The process is gone and reaped (wait status) or could not be started (reason); the channel is closed. again:
+	 * it will be started again by itself. May destroy r when again is false. */
 	void (*down)(struct role_proc *r, int status, const char *reason, bool again, void *user);
 };
 
@@ -51,8 +51,8 @@ void role_destroy(struct role_proc *r);
 
 /* DOWN → STARTING. STOPPING: started again, by itself, as soon as the old one is gone. */
 int role_start(struct role_proc *r, struct error *reterr);
-/* Closes the channel, on which a role exits by itself; SIGKILL after grace_ms (0: at once). `down` follows. In state DOWN
- * it only cancels a pending restart, and `down` does not follow: false. */
+/* Closes the channel, on which a role exits by itself; SIGKILL after grace_ms (0: at once). `down` follows. In state
+ * DOWN it only cancels a pending restart, and `down` does not follow: false. */
 bool role_stop(struct role_proc *r, unsigned grace_ms);
 /* Ends as role_stop does, and is started again, with the configuration of then; tried until it succeeds. */
 void role_restart(struct role_proc *r, unsigned grace_ms);

@@ -20,10 +20,11 @@ static json_t *id_json(const char *prefix, uint64_t id)
 
 int vm_record_write(const char *dir, const struct vm_record *v, struct error *reterr)
 {
-	json_auto_t *j = json_pack(
-		"{s:i, s:o, s:o, s:o, s:i, s:i, s:i, s:i, s:b}", "format", 1, "vm", id_json("vm_", v->vm), "workspace",
-		id_json("ws_", v->workspace), "image", id_json("img_", v->image), "slot", (int)v->slot, "vcpus", (int)v->vcpus,
-		"memory_mib", (int)v->memory_mib, "disk_gib", (int)v->disk_gib, "prepared", (int)v->prepared);
+	json_auto_t *j =
+		json_pack("{s:i, s:o, s:o, s:o, s:i, s:i, s:i, s:i, s:b}", "format", 1, "vm", id_json("vm_", v->vm),
+			  "workspace", id_json("ws_", v->workspace), "image", id_json("img_", v->image), "slot",
+			  (int)v->slot, "vcpus", (int)v->vcpus, "memory_mib", (int)v->memory_mib, "disk_gib",
+			  (int)v->disk_gib, "prepared", (int)v->prepared);
 	_cleanup_free_ char *text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
 	int r = text ? file_replace(dir, "vm.json", str_of(text), 0600) : -ENOMEM;
 

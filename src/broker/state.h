@@ -1,6 +1,6 @@
 #pragma once
-/* What irond keeps of a VM: state_dir/vms/<id>/vm.json, written by rename and fsync. As long as the file exists the VM's
- * slot is taken; it is the first thing made and the last one removed. */
+/* What irond keeps of a VM: state_dir/vms/<id>/vm.json, written by rename and fsync. As long as the file exists the
+ * VM's slot is taken; it is the first thing made and the last one removed. */
 #include <stdbool.h>
 #include <stdint.h>
 

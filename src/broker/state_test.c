@@ -63,11 +63,14 @@ static void what_is_not_a_record_is_refused(void **state)
 		"{}",
 		"[1]",
 		"{\"format\": 1}",
-		"{\"format\": 2, \"vm\": \"vm_0000000000001\", \"workspace\": \"ws_0000000000001\", \"image\": \"img_0000000000001\","
+		"{\"format\": 2, \"vm\": \"vm_0000000000001\", \"workspace\": \"ws_0000000000001\", \"image\": "
+		"\"img_0000000000001\","
 		" \"slot\": 1, \"vcpus\": 1, \"memory_mib\": 1, \"disk_gib\": 1}",
-		"{\"format\": 1, \"vm\": \"vm_0000000000001\", \"workspace\": \"ws_0000000000001\", \"image\": \"img_0000000000001\","
+		"{\"format\": 1, \"vm\": \"vm_0000000000001\", \"workspace\": \"ws_0000000000001\", \"image\": "
+		"\"img_0000000000001\","
 		" \"slot\": -1, \"vcpus\": 1, \"memory_mib\": 1, \"disk_gib\": 1}",
-		"{\"format\": 1, \"vm\": \"../../etc\", \"workspace\": \"ws_0000000000001\", \"image\": \"img_0000000000001\","
+		"{\"format\": 1, \"vm\": \"../../etc\", \"workspace\": \"ws_0000000000001\", \"image\": "
+		"\"img_0000000000001\","
 		" \"slot\": 1, \"vcpus\": 1, \"memory_mib\": 1, \"disk_gib\": 1}",
 	};
 

@@ -40,10 +40,11 @@ static int find_roles(struct uids *u, const char *const users[4], struct error *
 		const char *name = users ? users[i] : role_users[i].user;
 		const struct passwd *pw = getpwnam(name);
 		if (!pw)
-			return error_set(reterr, -ENOENT,
-					 "there is no user '%s'; make it: useradd --system --user-group --no-create-home "
-					 "--home-dir /nonexistent --shell /usr/sbin/nologin %s",
-					 name, name);
+			return error_set(
+				reterr, -ENOENT,
+				"there is no user '%s'; make it: useradd --system --user-group --no-create-home "
+				"--home-dir /nonexistent --shell /usr/sbin/nologin %s",
+				name, name);
 		if (pw->pw_uid == 0 || pw->pw_gid == 0)
 			return error_set(reterr, -EPERM, "the user '%s' must not be root nor in root's group", name);
 		u->roles[i].uid = pw->pw_uid;
@@ -61,16 +62,18 @@ static int check_databases(const struct uids *u, struct error *reterr)
 	setpwent();
 	while (r == 0 && (pw = getpwent()))
 		if (in_range(u, pw->pw_uid, 1))
-			r = error_set(reterr, -EADDRINUSE,
-				      "uid_base %u: uid %u of the range of %u belongs to user '%s'; set another uid_base", u->base,
-				      pw->pw_uid, UIDS_TOTAL, pw->pw_name);
+			r = error_set(
+				reterr, -EADDRINUSE,
+				"uid_base %u: uid %u of the range of %u belongs to user '%s'; set another uid_base",
+				u->base, pw->pw_uid, UIDS_TOTAL, pw->pw_name);
 	endpwent();
 	setgrent();
 	while (r == 0 && (gr = getgrent()))
 		if (in_range(u, gr->gr_gid, 1))
-			r = error_set(reterr, -EADDRINUSE,
-				      "uid_base %u: gid %u of the range of %u belongs to group '%s'; set another uid_base",
-				      u->base, gr->gr_gid, UIDS_TOTAL, gr->gr_name);
+			r = error_set(
+				reterr, -EADDRINUSE,
+				"uid_base %u: gid %u of the range of %u belongs to group '%s'; set another uid_base",
+				u->base, gr->gr_gid, UIDS_TOTAL, gr->gr_name);
 	endgrent();
 	return r;
 }
@@ -97,9 +100,10 @@ static int check_subordinate(const struct uids *u, const char *etc, const char *
 		    str_parse_u64(first, UINT32_MAX, &a) < 0 || str_parse_u64(count, UINT32_MAX, &n) < 0)
 			continue; /* newuidmap ignores such a line too */
 		if (in_range(u, a, n))
-			return error_set(reterr, -EADDRINUSE,
-					 "uid_base %u: %s:%u gives ids of the range of %u to '%.*s'; set another uid_base",
-					 u->base, path, number, UIDS_TOTAL, STR_ARG(name));
+			return error_set(
+				reterr, -EADDRINUSE,
+				"uid_base %u: %s:%u gives ids of the range of %u to '%.*s'; set another uid_base",
+				u->base, path, number, UIDS_TOTAL, STR_ARG(name));
 	}
 	return 0;
 }

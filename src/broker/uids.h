@@ -1,7 +1,7 @@
 #pragma once
 /* Who runs as whom. Fixed roles are users of passwd; workers and VMs get uids of the configured range:
- * base + slot for egress workers (slot < UIDS_WORKERS), base + UIDS_WORKERS + 2n for iron-vm and + 2n + 1 for QEMU of the
- * VM in slot n (n < UIDS_VMS). The gid is the same number. */
+ * base + slot for egress workers (slot < UIDS_WORKERS), base + UIDS_WORKERS + 2n for iron-vm and + 2n + 1 for QEMU of
+ * the VM in slot n (n < UIDS_VMS). The gid is the same number. */
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -15,10 +15,9 @@
 
 struct uids;
 
-/* Looks up the users of the roles and checks that nobody else owns a number of the range: passwd, group, subuid, subgid.
- * etc: "/etc" (tests use another, for
- * subuid and subgid). users: NULL, or other names for iron-api, iron, iron-audit, iron-work in
- * that order (tests). The reason names the command that helps. */
+/* Looks up the users of the roles and checks that nobody else owns a number of the range: passwd, group, subuid,
+ * subgid. etc: "/etc" (tests use another, for subuid and subgid). users: NULL, or other names for iron-api, iron,
+ * iron-audit, iron-work in that order (tests). The reason names the command that helps. */
 int uids_create(uid_t base, const char *etc, const char *const users[4], struct uids **ret, struct error *reterr);
 void uids_destroy(struct uids *u);
 

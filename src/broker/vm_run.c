@@ -41,7 +41,8 @@ static char *pin_path(const struct vm *v)
 	return xasprintf("%s/net", v->run_dir);
 }
 
-/* False: something in it is on its way out still. A process leaves the list of its group's before it has left the group. */
+/* False: something in it is on its way out still. A process leaves the list of its group's before it has left the
+ * group. */
 static bool drop_group(struct cgroup **g)
 {
 	int r = *g ? cgroup_remove(*g) : 0;
@@ -72,7 +73,8 @@ static void release_run(struct vm *v)
 	vm_net_unpin(pin);
 	int r = dir_remove(v->run_dir);
 	if (r < 0)
-		log_warn("run directory not removed", "path=%s reason=%s", log_quote(v->run_dir), log_quote(strerror(-r)));
+		log_warn("run directory not removed", "path=%s reason=%s", log_quote(v->run_dir),
+			 log_quote(strerror(-r)));
 	v->attached = false;
 	if (v->workspace)
 		workspace_release(take_ptr(v->workspace));
@@ -126,7 +128,8 @@ static void detach(struct vm *v)
 
 	if (v->detaching || !v->attached)
 		return;
-	v->detaching = egress && ipc_call(egress, MSG_TYPE_msg_vm_detach, &m, NULL, 0, DOOR_TIMEOUT_MS, on_detached, v) == 0;
+	v->detaching =
+		egress && ipc_call(egress, MSG_TYPE_msg_vm_detach, &m, NULL, 0, DOOR_TIMEOUT_MS, on_detached, v) == 0;
 	if (!v->detaching)
 		v->attached = false;
 }
@@ -200,7 +203,8 @@ static void set_exit_reason(struct vm *v, int status)
 	else if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		snprintf(v->reason, sizeof v->reason, "powered off");
 	else
-		snprintf(v->reason, sizeof v->reason, "QEMU %s; its last words are in qemu.log of the VM's directory", text);
+		snprintf(v->reason, sizeof v->reason, "QEMU %s; its last words are in qemu.log of the VM's directory",
+			 text);
 }
 
 static void on_qemu_ended(evutil_socket_t fd, short what, void *arg)
@@ -385,8 +389,8 @@ static void attach(struct vm *v)
 
 	/* A worker that is not up yet is asked when it is; the start's timer bounds that. */
 	if (egress && !v->attaching)
-		v->attaching = ipc_call(egress, MSG_TYPE_msg_vm_attach, &m, fds, ARRAY_SIZE(fds), DOOR_TIMEOUT_MS, on_attached,
-					v) == 0;
+		v->attaching = ipc_call(egress, MSG_TYPE_msg_vm_attach, &m, fds, ARRAY_SIZE(fds), DOOR_TIMEOUT_MS,
+					on_attached, v) == 0;
 }
 
 void vms_worker_up(struct broker *b, struct workspace *w)
@@ -496,7 +500,8 @@ void vm_run_abandon(struct vm *v)
 {
 	int status;
 
-	v->phase = v->phase == PHASE_STOPPED ? PHASE_STOPPED : PHASE_STOPPING; /* callbacks from here on start nothing */
+	v->phase =
+		v->phase == PHASE_STOPPED ? PHASE_STOPPED : PHASE_STOPPING; /* callbacks from here on start nothing */
 
 	if (v->phase == PHASE_STOPPED)
 		return;

@@ -59,7 +59,8 @@ static int load_one(struct broker *b, const char *dir, const char *name, struct 
 		if (strcmp(text, name) != 0)
 			r = error_set(&e, -EINVAL, "%s holds the record of %s", dir, text);
 		else if ((r = uids_vm_claim(b->uids, record.slot)) < 0)
-			error_set(&e, r, "%s: its slot %u is %s", dir, record.slot, r == -EEXIST ? "another VM's" : "out of range");
+			error_set(&e, r, "%s: its slot %u is %s", dir, record.slot,
+				  r == -EEXIST ? "another VM's" : "out of range");
 	}
 	if (r < 0)
 		return error_set(reterr, r, "%s; move that directory away to start without it", e.text);
@@ -251,8 +252,10 @@ void vm_start(struct broker *b, uint64_t id, uint64_t generation, struct reply t
 	else if (v->phase != PHASE_STOPPED)
 		broker_answer(b, to, -EALREADY, "the VM runs, or is ending", 0);
 	else if (!b->accel.kvm && !b->conf->allow_tcg_multi_tenant && workspace_other_used(b, v->record.workspace))
-		broker_answer(b, to, -EPERM,
-			      "without KVM, VMs of more than one workspace need allow_tcg_multi_tenant: true in iron.yaml", 0);
+		broker_answer(
+			b, to, -EPERM,
+			"without KVM, VMs of more than one workspace need allow_tcg_multi_tenant: true in iron.yaml",
+			0);
 	else
 		vm_run(v, generation, to);
 }

@@ -1,6 +1,6 @@
 #pragma once
-/* The egress worker of each workspace that has a VM running: its own uid, its own cgroup. It stays for a minute after the
- * last VM, so that create-and-destroy in a row does not start one each time. */
+/* The egress worker of each workspace that has a VM running: its own uid, its own cgroup. It stays for a minute after
+ * the last VM, so that create-and-destroy in a row does not start one each time. */
 #include "broker/broker.h"
 
 struct workspace;

@@ -9,8 +9,8 @@
 int file_read(const char *path, size_t max, struct buf *out);
 /* One write(2) of text into an existing file (cgroup and proc files). */
 int file_write(const char *path, const char *text);
-/* dir/name replaced as a whole: temporary file, fsync, rename, fsync of the directory. A crash leaves the old or the new
- * one, and at most a "name.tmp" that the next call overwrites. */
+/* dir/name replaced as a whole: temporary file, fsync, rename, fsync of the directory. A crash leaves the old or the
+ * new one, and at most a "name.tmp" that the next call overwrites. */
 int file_replace(const char *dir, const char *name, struct str content, mode_t mode);
 
 /* Makes path (its parent exists), or accepts a directory that is there already; then sets owner and mode. A symbolic

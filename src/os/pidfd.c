@@ -51,7 +51,8 @@ int pidfd_wait(int pidfd, int timeout_ms, int *ret_status)
 void wait_status_format(int status, char ret[WAIT_TEXT_SIZE])
 {
 	if (WIFSIGNALED(status))
-		snprintf(ret, WAIT_TEXT_SIZE, "killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+		snprintf(ret, WAIT_TEXT_SIZE, "killed by signal %d (%s)", WTERMSIG(status),
+			 strsignal(WTERMSIG(status)));
 	else if (WIFEXITED(status) && WEXITSTATUS(status) != 0)
 		snprintf(ret, WAIT_TEXT_SIZE, "exited with status %d", WEXITSTATUS(status));
 	else

@@ -38,7 +38,8 @@ static int check_walls(const struct sandbox_report *r, bool degraded, struct err
 				 "this kernel has no Landlock (lsm=landlock on its command line, 5.13 or later); "
 				 "`sandbox: degraded` in iron.yaml starts without it");
 	if (!r->seccomp)
-		return error_set(reterr, -ENOSYS, "this kernel has no seccomp filters; `sandbox: degraded` starts without");
+		return error_set(reterr, -ENOSYS,
+				 "this kernel has no seccomp filters; `sandbox: degraded` starts without");
 	return 0;
 }
 
@@ -93,7 +94,8 @@ static int set_limits(const struct sandbox *s, struct error *reterr)
 		return r;
 	if (!s->may_exec && (r = set_limit(RLIMIT_NPROC, makes_threads(s) ? 64 : 0, reterr)) < 0)
 		return r;
-	if (s->max_memory_mib && !SANDBOX_SANITIZED && (r = set_limit(RLIMIT_DATA, (rlim_t)s->max_memory_mib << 20, reterr)) < 0)
+	if (s->max_memory_mib && !SANDBOX_SANITIZED &&
+	    (r = set_limit(RLIMIT_DATA, (rlim_t)s->max_memory_mib << 20, reterr)) < 0)
 		return r;
 	return 0;
 }

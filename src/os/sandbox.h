@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 
-/* Whether this build is watched by AddressSanitizer, which maps more than RLIMIT_DATA would allow and whose leak checker
- * traces its own process: two walls that such a build goes without. */
+/* Whether this build is watched by AddressSanitizer, which maps more than RLIMIT_DATA would allow and whose leak
+ * checker traces its own process: two walls that such a build goes without. */
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define SANDBOX_SANITIZED 1
@@ -32,8 +32,8 @@ enum sandbox_family { SANDBOX_UNIX = 1, SANDBOX_INET = 2, SANDBOX_INET6 = 4, SAN
 
 struct sandbox {
 	const char *role;                 /* for messages */
-	const char *const *syscalls;      /* names beyond the common set (sandbox_seccomp.c), NULL-terminated; "clone" makes
-					   * threads only, unless may_exec */
+	const char *const *syscalls; /* names beyond the common set (sandbox_seccomp.c), NULL-terminated; "clone" makes
+				      * threads only, unless may_exec */
 	unsigned families;                /* 0: socket and socketpair are refused altogether */
 	bool may_exec;                    /* execve and fork are allowed (iron-worker) */
 	size_t max_files;                 /* RLIMIT_NOFILE, 0: 1024 */
@@ -49,12 +49,12 @@ struct sandbox_report {
 /* Which walls this kernel has, without entering any. */
 void sandbox_probe(struct sandbox_report *ret);
 
-/* To be called while there is one thread (-EBUSY). uid/gid 0 leaves the identity as it is (tests). paths: ended by a NULL
- * path; the Landlock rule set denies all else; an absent path is skipped. A call outside the filter kills the process
- * (SECCOMP_RET_KILL_PROCESS, logged by the kernel) but for a short list answered with EPERM: opening and looking up files
- * (libraries probe for theirs), unlisted ioctls, limits. Memory is never made executable again. TCP ports cannot be
- * bound, nor, without SANDBOX_INET*, connected; no process outside can be signalled. degraded: a wall that the kernel
- * lacks is reported and not an error. ret_report may be NULL. Once this failed the process is of no use: exit.
- * -EPERM, -ENOSYS (names the wall), -EINVAL (a mistake in s). */
+/* To be called while there is one thread (-EBUSY). uid/gid 0 leaves the identity as it is (tests). paths: ended by a
+ * NULL path; the Landlock rule set denies all else; an absent path is skipped. A call outside the filter kills the
+ * process (SECCOMP_RET_KILL_PROCESS, logged by the kernel) but for a short list answered with EPERM: opening and
+ * looking up files (libraries probe for theirs), unlisted ioctls, limits. Memory is never made executable again. TCP
+ * ports cannot be bound, nor, without SANDBOX_INET*, connected; no process outside can be signalled. degraded: a wall
+ * that the kernel lacks is reported and not an error. ret_report may be NULL. Once this failed the process is of no
+ * use: exit. -EPERM, -ENOSYS (names the wall), -EINVAL (a mistake in s). */
 int sandbox_enter(const struct sandbox *s, uid_t uid, gid_t gid, const struct sandbox_path *paths, bool degraded,
 		  struct sandbox_report *ret_report, struct error *reterr);

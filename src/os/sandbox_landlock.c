@@ -92,7 +92,8 @@ static int add_path(int ruleset, const struct sandbox_path *p, uint64_t handled,
 	return 0;
 }
 
-int landlock_prepare(int abi, const struct sandbox *s, const struct sandbox_path *paths, int *ret_fd, struct error *reterr)
+int landlock_prepare(int abi, const struct sandbox *s, const struct sandbox_path *paths, int *ret_fd,
+		     struct error *reterr)
 {
 	struct ruleset_attr attr = {.handled_access_fs = handled_fs(abi)};
 	size_t size = sizeof(uint64_t);

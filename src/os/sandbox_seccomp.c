@@ -1,6 +1,6 @@
-/* The system calls of a role. Default: the process is killed, since a call outside the list is a bug or a taken process.
- * Calls whose danger lies in an argument are allowed by that argument: socket by family, mmap and mprotect without
- * PROT_EXEC, clone for threads, tgkill to oneself, prlimit64 to read. seccomp(2), seccomp_rule_add(3). */
+/* The system calls of a role. Default: the process is killed, since a call outside the list is a bug or a taken
+ * process. Calls whose danger lies in an argument are allowed by that argument: socket by family, mmap and mprotect
+ * without PROT_EXEC, clone for threads, tgkill to oneself, prlimit64 to read. seccomp(2), seccomp_rule_add(3). */
 #include <errno.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -30,8 +30,9 @@ static const char *const common[] = {
 
 /* Refused with EPERM unless a role names them: libraries try these on their own account and cope with a refusal. */
 static const char *const refused[] = {
-	"access", "faccessat", "faccessat2", "getcwd", "ioctl", "lstat", "mlock", "mlock2", "newfstatat", "open", "openat",
-	"prlimit64", "readlink", "readlinkat", "sched_setaffinity", "setpriority", "setrlimit", "stat", "statx", NULL,
+	"access", "faccessat", "faccessat2", "getcwd", "ioctl", "lstat", "mlock", "mlock2", "newfstatat", "open",
+	"openat", "prlimit64", "readlink", "readlinkat", "sched_setaffinity", "setpriority", "setrlimit", "stat",
+	"statx", NULL,
 };
 
 /* For a role that may start programs. The programs run under the same filter. */
@@ -62,8 +63,8 @@ static bool listed(const char *const *names, const char *name)
 /* What add_by_argument decides: a role that names one of them gets it in that form. */
 static bool by_argument(const char *name)
 {
-	static const char *const names[] = {"socket", "socketpair", "mmap", "mprotect", "clone", "clone3", "tgkill", "prctl",
-					    NULL};
+	static const char *const names[] = {"socket", "socketpair", "mmap",  "mprotect", "clone",
+					    "clone3", "tgkill",	    "prctl", NULL};
 
 	return listed(names, name);
 }
@@ -103,8 +104,10 @@ static int add_families(scmp_filter_ctx ctx, unsigned families)
 	static const struct {
 		unsigned bit;
 		int family;
-	} table[] = {
-		{SANDBOX_UNIX, AF_UNIX}, {SANDBOX_INET, AF_INET}, {SANDBOX_INET6, AF_INET6}, {SANDBOX_NETLINK, AF_NETLINK}};
+	} table[] = {{SANDBOX_UNIX, AF_UNIX},
+		     {SANDBOX_INET, AF_INET},
+		     {SANDBOX_INET6, AF_INET6},
+		     {SANDBOX_NETLINK, AF_NETLINK}};
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(table); i++) {
@@ -118,7 +121,7 @@ static int add_families(scmp_filter_ctx ctx, unsigned families)
 	return r;
 }
 
-/* Without may_exec mapped memory never becomes code; with it the loader of the started program must map its libraries. */
+/* Without may_exec mapped memory never becomes code; with it the loader of the started program maps its libraries. */
 static int add_memory(scmp_filter_ctx ctx, bool may_exec)
 {
 	struct scmp_arg_cmp no_exec = SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
@@ -152,7 +155,8 @@ static int add_ioctl(scmp_filter_ctx ctx, const struct sandbox *s)
 	if (listed(s->syscalls, "ioctl"))
 		return 0;
 	r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, FIONBIO));
-	return r < 0 ? r : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_NE, FIONBIO));
+	return r < 0 ? r
+		     : seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_NE, FIONBIO));
 }
 
 static int add_by_argument(scmp_filter_ctx ctx, const struct sandbox *s)
@@ -173,7 +177,8 @@ static int add_by_argument(scmp_filter_ctx ctx, const struct sandbox *s)
 	if (r == 0 && !listed(s->syscalls, "prlimit64")) {
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, SCMP_A2(SCMP_CMP_EQ, 0));
 		if (r == 0)
-			r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prlimit64), 1, SCMP_A2(SCMP_CMP_NE, 0));
+			r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prlimit64), 1,
+					     SCMP_A2(SCMP_CMP_NE, 0));
 	}
 	return r;
 }

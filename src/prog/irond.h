@@ -1,6 +1,6 @@
 #pragma once
-/* The parts of irond's program: the daemon (irond_daemon.c), the operator's commands (irond_commands.c), the command line
- * (irond.c). Each command answers the exit status. */
+/* The parts of irond's program: the daemon (irond_daemon.c), the operator's commands (irond_commands.c), the command
+ * line (irond.c). Each command answers the exit status. */
 #include "conf/conf.h"
 
 struct command_line {

@@ -1,5 +1,5 @@
-/* Starting in the background: the command forks twice, hears from the daemon through a pipe how far it is, and ends when
- * every role has answered or with the one reason why not. */
+/* Starting in the background: the command forks twice, hears from the daemon through a pipe how far it is, and ends
+ * when every role has answered or with the one reason why not. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>

@@ -1,19 +1,20 @@
 #pragma once
 /* How a role starts, and the walls of each. (iron-worker's walls are its jobs' own; see its main.)
  *
- * Convention. Role R's walls are one constant `const struct role_sandbox sandbox_R` in src/prog/iron-R_sandbox.c, linked
- * into iron-R and into tests/role_probe, which enters the very same walls and then tries what must not work. Its main:
+ * Convention. Role R's walls are one constant `const struct role_sandbox sandbox_R` in src/prog/iron-R_sandbox.c,
+ * linked into iron-R and into tests/role_probe, which enters the very same walls and then tries what must not work. Its
+ * main:
  *
  *	if (role_args_parse("iron-R", argc, argv, &args) < 0) return 2;
  *	ipc_recv_blocking(ROLE_CHANNEL_FD, …)                     // msg_R_config
  *	… open what only root can open …                          // (nothing, for most)
  *	role_sandbox_enter(&sandbox_R, &args, NULL, &error)       // from here on unprivileged
- *	ipc_peer_create(base, ROLE_CHANNEL_FD, "irond", …)        // accepts msg_ping (IPC_REQUEST, answered by msg_result)
- *	… and msg_peer; a closed channel to irond ends the process.
+ *	ipc_peer_create(base, ROLE_CHANNEL_FD, "irond", …)        // msg_ping (a request, answered by msg_result)
+ *	… and msg_peer (a notice with one descriptor); a closed channel to irond ends the process.
  *
- * irond counts a role as started when it has answered its first msg_ping, sent right after the configuration. irond runs
- * it as `iron-R --uid N --gid N --state DIR --log LEVEL [--degraded] [--id ID]` with an empty environment (PATH and LANG
- * are set), stdin from /dev/null, stdout and stderr to the log, the channel as descriptor 3 and nothing else open. */
+ * irond counts a role as started when it has answered its first msg_ping, sent right after the configuration. irond
+ * runs it as `iron-R --uid N --gid N --state DIR --log LEVEL [--degraded] [--id ID]` with an empty environment (PATH and
+ * LANG are set), stdin from /dev/null, stdout and stderr to the log, the channel as descriptor 3 and nothing else open. */
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -25,8 +26,8 @@
 
 struct role_sandbox {
 	struct sandbox walls;
-	/* NULL path: end. A path that begins with "@state" has it replaced by the state directory. The path is also what
-	 * Landlock checks below a directory descriptor that was handed over (iron-audit). Libraries are loaded by then:
+	/* NULL path: end. A path that begins with "@state" has it replaced by the state directory. The path is also
+	 * what Landlock checks below a directory descriptor that was handed over (iron-audit). Libraries are loaded by then:
 	 * name /usr/lib only where something is loaded later (resolver modules, TLS providers: avoid that instead). */
 	struct sandbox_path paths[ROLE_PATHS_MAX];
 };
