@@ -1,5 +1,5 @@
-"""One iron-vm with what stands around it played by the test: irond and iron-control over its channels, QEMU's QMP, and at
-the other end of the agent channel the real agent on this host, a hostile one, or a real machine in QEMU."""
+"""One iron-vm with what stands around it played by the test: irond and iron-control over its channels, QEMU's QMP, and
+at the other end of the agent channel the real agent on this host, a hostile one, or a real machine in QEMU."""
 
 import array
 import json
@@ -152,8 +152,8 @@ class Stream:
 
 
 class IronVm:
-    """The process, configured and with a channel to iron-control. `agent`, `qmp`, `console` are the far ends, or sockets that
-    are connected to a real QEMU's."""
+    """The process, configured and with a channel to iron-control. `agent`, `qmp`, `console` are the far ends, or
+    sockets that are connected to a real QEMU's."""
 
     def __init__(self, agent=None, qmp=None, console=None, boot_timeout_ms=20000, generation=3):
         self.ours = {}
@@ -167,9 +167,11 @@ class IronVm:
         self.irond = Channel(irond)
         self.process = subprocess.Popen([BUILD / "src" / "prog" / "iron-vm", "--uid", str(UID), "--gid", str(UID),
                                          "--state", "/nonexistent", "--log", "info"],
-                                        preexec_fn=lambda: os.dup2(far.fileno(), 3), pass_fds=[3], stdin=subprocess.DEVNULL)
+                                        preexec_fn=lambda: os.dup2(far.fileno(), 3), pass_fds=[3],
+                                        stdin=subprocess.DEVNULL)
         far.close()
-        self.irond.send(VM_CONFIG, wire.encode("msg_vm_config", vm=VM_ID, generation=generation, boot_timeout_ms=boot_timeout_ms),
+        config = wire.encode("msg_vm_config", vm=VM_ID, generation=generation, boot_timeout_ms=boot_timeout_ms)
+        self.irond.send(VM_CONFIG, config,
                         fds=[theirs[n].fileno() for n in ("qmp", "agent", "console")])
         for s in theirs.values():
             s.close()
@@ -345,8 +347,8 @@ class FakeAgent:
 
 # --- the real agent, on this host ---
 
-# Its contract is run for real, in namespaces of its own: hostname, /etc, /run and eth0 are not this machine's. The clock is
-# the machine's, and right already, so its step finds nothing to do.
+# Its contract is run for real, in namespaces of its own: hostname, /etc, /run and eth0 are not this machine's. The clock
+# is the machine's, and right already, so its step finds nothing to do.
 SETUP = """
 set -e
 mount --make-rprivate /
@@ -368,7 +370,8 @@ class HostAgent:
     def __init__(self, sock, directory, isolated=True):
         agent = str(BUILD / "src" / "agent" / "iron-agent")
         fd = sock.fileno()
-        command = ["unshare", "--mount", "--uts", "--net", "sh", "-c", SETUP, "agent", str(directory / "lab"), agent, str(fd)]
+        command = ["unshare", "--mount", "--uts", "--net", "sh", "-c", SETUP, "agent", str(directory / "lab"), agent,
+                   str(fd)]
         if not isolated:
             command = [agent, "--fd", str(fd), "--user", "root"]
         self.process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL)

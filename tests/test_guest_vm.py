@@ -21,7 +21,8 @@ def pair(tmp_path):
     vm = lab.IronVm()
     agent = lab.HostAgent(vm.ours.pop("agent"), tmp_path)
     try:
-        assert vm.contract(trust="-----BEGIN CERTIFICATE-----\nours\n-----END CERTIFICATE-----", environment=["GREETING=it's\ntwo lines", "B=2"]) == 0
+        assert vm.contract(trust="-----BEGIN CERTIFICATE-----\nours\n-----END CERTIFICATE-----",
+                           environment=["GREETING=it's\ntwo lines", "B=2"]) == 0
         vm.states = vm.wait_state(READY)
         vm.at_rest = vm.descriptors()
         vm.agent = agent
@@ -173,7 +174,8 @@ def test_output_before_the_end_is_whole(pair):
 
 def test_pty(pair):
     stream = pair.open()
-    stream.exec(command="stty -echo; stty size; echo $TERM; tty; read x; stty size; echo got $x; exit 5", tty=True, rows=33, cols=99)
+    stream.exec(command="stty -echo; stty size; echo $TERM; tty; read x; stty size; echo got $x; exit 5", tty=True,
+                rows=33, cols=99)
     out = b""
     while b"/dev/pts" not in out:
         kind, data = stream.receive()
@@ -296,7 +298,7 @@ def test_a_lost_host_hangs_up_processes(tmp_path):
 
 
 def test_throughput(pair):
-    """On the way out, through both processes and a client that is Python: the floor that DESIGN.md's channel carries."""
+    """On the way out, through both processes and a client that is Python."""
     size = 1 << 30
     stream = pair.open()
     begin = time.monotonic()
