@@ -347,8 +347,8 @@ class FakeAgent:
 
 # --- the real agent, on this host ---
 
-# Its contract is run for real, in namespaces of its own: hostname, /etc, /run and eth0 are not this machine's. The clock
-# is the machine's, and right already, so its step finds nothing to do.
+# Its contract is run for real, in namespaces of its own: hostname, /etc, /run and eth0 are not this machine's. The
+# clock is the machine's, and right already, so its step finds nothing to do.
 SETUP = """
 set -e
 mount --make-rprivate /
