@@ -87,7 +87,8 @@ int image_open(const char *state_dir, uint64_t id, struct image_files *ret, stru
 void image_files_close(struct image_files *f); /* idempotent */
 
 /* `irond image build NAME`, in the calling process, minutes long; progress on stdout, cached by a hash of the inputs. It
- * ends its children when it is told to stop by SIGINT or SIGTERM, and leaves nothing but its cache. libexec: where
+ * ends its children when it is told to stop by SIGINT or SIGTERM and leaves nothing; the signal then takes its effect on the
+ * process. libexec: where
  * iron-agent and iron-worker are. force: also when there is one of these inputs. Another build at the same time: -EBUSY. The
  * user iron-work must exist, and own a range of subordinate uids and gids for `base`. */
 int image_build(const struct conf *conf, const char *libexec, const char *name, bool force, struct error *reterr);
