@@ -94,6 +94,15 @@ def test_it_holds_for_the_range_and_nobody_else(wall):
         assert attempt("10.0.0.1", uid=uid) == 0
 
 
+def test_without_resolvers_in_the_configuration_those_of_the_host_are_let_through(host):
+    own = [line.split()[1] for line in open("/etc/resolv.conf") if line.startswith("nameserver")]
+    inside(DRIVER, "wall", "it-wall", UID, COUNT, "-", "-", "-")
+    rules = inside("nft", "list", "table", "inet", "it-wall-host").stdout
+    inside(DRIVER, "unwall", "it-wall")
+    assert rules.count("th dport") == len(own[:4])
+    assert all(f"daddr {address} meta l4proto {{ tcp, udp }} th dport 53 accept" in rules for address in own[:4])
+
+
 def tables():
     found = json.loads(inside("nft", "-j", "list", "tables").stdout)["nftables"]
     return [t["table"]["name"] for t in found if "table" in t]

@@ -1,6 +1,5 @@
 #include "broker/broker_conf.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -11,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "broker/resolvers.h"
 #include "os/fdutil.h"
 #include "os/ipc.h"
 
@@ -120,40 +120,14 @@ static int put_private_allow(const struct conf *conf, struct buf *out)
 	return r;
 }
 
-/* resolv.conf(5), where iron.yaml names no resolver. */
-static int put_system_resolvers(struct buf *out)
-{
-	_cleanup_(buf_finish) struct buf b = {0};
-	struct str text, line, word;
-	unsigned n = 0;
-	int r = 0;
-
-	if (file_read("/etc/resolv.conf", (size_t)64 << 10, &b) < 0)
-		return 0; /* a host without names: nothing is dialled by name then */
-	text = buf_str(&b);
-	while (r == 0 && n < 4 && str_split(&text, '\n', &line)) {
-		char address[64];
-		unsigned char parsed[16];
-		if (!str_has_prefix(line, STR("nameserver")))
-			continue;
-		word = str_trim(str_make(line.p + 10, line.len - 10), " \t\r");
-		if (str_copy(word, address, sizeof address) < 0 ||
-		    (inet_pton(AF_INET, address, parsed) != 1 && inet_pton(AF_INET6, address, parsed) != 1))
-			continue;
-		r = wire_list_add(out, word);
-		n++;
-	}
-	return r;
-}
-
 static int put_resolvers(const struct conf *conf, struct buf *out)
 {
+	_cleanup_(resolvers_finish) resolvers dns = {0};
 	int r = 0;
 
-	if (conf->egress.resolvers_count == 0)
-		return put_system_resolvers(out);
-	for (unsigned i = 0; r == 0 && i < conf->egress.resolvers_count; i++)
-		r = wire_list_add_z(out, conf->egress.resolvers[i]);
+	resolvers_find(conf, RESOLV_CONF, &dns);
+	for (size_t i = 0; r == 0 && i < dns.n; i++)
+		r = wire_list_add_z(out, dns.v[i]);
 	return r;
 }
 

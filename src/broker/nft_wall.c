@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "broker/nft.h"
+#include "broker/resolvers.h"
 #include "broker/vmhost.h"
 #include "codec/ip.h"
 
@@ -122,10 +123,12 @@ int nft_host_install(const struct conf *conf, uid_t uid_first, unsigned uid_coun
 {
 	const struct conf_egress *e = &conf->egress;
 	_cleanup_(buf_finish) struct buf text = {0};
+	_cleanup_(resolvers_finish) resolvers dns = {0};
 	_cleanup_free_ const char **allowed = xcalloc(e->private_allow_count + 1, sizeof *allowed);
 	char table[128];
 
 	table_name(conf->instance, table, sizeof table);
+	resolvers_find(conf, RESOLV_CONF, &dns);
 	for (unsigned i = 0; i < e->private_allow_count; i++)
 		allowed[i] = e->private_allow[i].cidr;
 	const struct nft_wall wall = {
@@ -136,8 +139,8 @@ int nft_host_install(const struct conf *conf, uid_t uid_first, unsigned uid_coun
 		.nnever_dial = e->never_dial_count,
 		.private_allow = allowed,
 		.nprivate_allow = e->private_allow_count,
-		.resolvers = (const char *const *)e->resolvers,
-		.nresolvers = e->resolvers_count,
+		.resolvers = (const char *const *)dns.v,
+		.nresolvers = dns.n,
 	};
 	int r = nft_wall_format(&wall, &text, reterr);
 	if (r < 0)
