@@ -193,12 +193,13 @@ def test_keys_images_me_and_host(api):
 
     def host(c, r):
         c.row(r, "row_host", host=wire.encode("msg_host", version="1", accelerator="tcg", isolation="process", cpus=2), vms_running=1, vms_total=2)
-        for name in ("iron-audit", "iron-vm"):
-            c.row(r, "row_role", role=wire.encode("msg_role_row", name=name, state="ok", pid=9))
+        for name, id in (("iron-audit", 0), ("iron-vm", 5)):
+            c.row(r, "row_role", role=wire.encode("msg_role_row", name=name, id=id, state="ok", pid=9))
         c.done(r)
     c.on["HOST"] = host
     shown = api.call("GET", "/host").json["data"]
-    assert (shown["isolation"], shown["vms_running"], [x["name"] for x in shown["roles"]]) == ("process", 1, ["iron-audit", "iron-vm"])
+    assert (shown["isolation"], shown["vms_running"]) == ("process", 1)
+    assert [(x["name"], x["id"]) for x in shown["roles"]] == [("iron-audit", ""), ("iron-vm", "vm_0000000000005")]
 
 
 def test_hostile_strings_are_valid_json(api):

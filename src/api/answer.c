@@ -78,6 +78,11 @@ static void put_status(struct json *j, const char *name, uint16_t status)
 		json_null(j, name);
 }
 
+static void put_role_id(struct json *j, const char *name, const struct msg_role_row *row)
+{
+	json_id(j, name, str_eq(row->name, STR("iron-vm")) ? "vm_" : "ws_", row->id);
+}
+
 static void put_field(struct json *j, const struct out_field *f, const void *record)
 {
 	switch (f->kind) {
@@ -122,6 +127,9 @@ static void put_field(struct json *j, const struct out_field *f, const void *rec
 		break;
 	case OUT_ALLOWED:
 		json_bool(j, f->name, VALUE(record, f, uint8_t) != VERDICT_DENIED);
+		break;
+	case OUT_ROLE_ID:
+		put_role_id(j, f->name, record);
 		break;
 	case OUT_STATUS:
 		put_status(j, f->name, VALUE(record, f, uint16_t));

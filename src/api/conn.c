@@ -327,6 +327,10 @@ static bool work_flush(struct conn *c)
 	buf_finish(&c->body);
 	c->body = BUF_MAX(c->api->config.max_body_bytes);
 	if (c->keep_alive) {
+		/* an idle connection holds no buffers */
+		buf_finish(&c->out);
+		if (c->in.len == 0)
+			buf_finish(&c->in);
 		enter(c, IDLE);
 		return true;
 	}

@@ -82,6 +82,7 @@ enum out_kind {
 	OUT_LABELS,  /* wire list of "k=v" as an object */
 	OUT_ALLOWED, /* uint8_t verdict: whether it passed */
 	OUT_STATUS,  /* uint16_t; 0 is null */
+	OUT_ROLE_ID, /* msg_role_row: of the VM or the workspace that the role is for, "" where there is one of it */
 };
 struct out_field {
 	const char *name;

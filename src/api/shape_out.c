@@ -119,6 +119,7 @@ static const struct out_field host[] = {
 
 static const struct out_field role[] = {
 	F(TEXT, "name", msg_role_row, name),
+	F(ROLE_ID, "id", msg_role_row, id),
 	F(TEXT, "state", msg_role_row, state),
 	F(I64, "pid", msg_role_row, pid),
 	F(U32, "restarts", msg_role_row, restarts),

@@ -64,12 +64,14 @@ static bool is_group(const char *word)
 static int unknown(int argc, char **argv)
 {
 	if (is_group(argv[0])) {
-		fprintf(argc > 1 && strcmp(argv[1], "--help") != 0 ? stderr : stdout, "iron %s:\n", argv[0]);
+		bool asked = argc > 1 && strcmp(argv[1], "--help") == 0;
+		FILE *to = asked ? stdout : stderr;
+		fprintf(to, "iron %s:\n", argv[0]);
 		for (size_t g = 0; g < ARRAY_SIZE(groups); g++)
 			for (const struct command *c = groups[g]; c->name; c++)
 				if (strncmp(c->name, argv[0], strlen(argv[0])) == 0)
-					fprintf(stderr, "  iron %-24s %s\n", c->name, c->about);
-		return argc > 1 && strcmp(argv[1], "--help") == 0 ? 0 : EXIT_USAGE;
+					fprintf(to, "  iron %-24s %s\n", c->name, c->about);
+		return asked ? 0 : EXIT_USAGE;
 	}
 	_cleanup_free_ char *word = out_escape(argv[0]);
 	fprintf(stderr, "iron: there is no command '%s'; `iron --help` lists them\n", word);
