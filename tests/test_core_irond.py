@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import random
 import signal
 import socket
@@ -162,6 +163,7 @@ def test_start_stop_status_in_the_background(lab):
     lab.irond("stop")
     assert not alive(pid) and not any(map(alive, pids))
     assert not (lab.run / "irond.sock").exists()
+    assert not list(pathlib.Path("/sys/fs/cgroup").glob(f"*/{lab.name}"))
     assert lab.irond("stop").stdout == "irond does not run\n"
 
 

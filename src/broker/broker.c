@@ -412,6 +412,8 @@ void broker_destroy(struct broker *b)
 	ctl_server_destroy(b->ctl);
 	listeners_close(b->listeners);
 	image_list_finish(&b->images);
+	if (b->cgroups)
+		cgroup_host_remove(b->cgroups);
 	cgroup_host_destroy(b->cgroups);
 	uids_destroy(b->uids);
 	map_finish(&b->workspaces);

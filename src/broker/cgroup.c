@@ -28,6 +28,7 @@ struct cgroup_host {
 	char *dirs[CGROUP_MAX_HIERARCHIES];
 	size_t n;
 	size_t of[CONTROLLERS];
+	size_t depth; /* parts of root */
 };
 
 struct cgroup {
@@ -188,11 +189,23 @@ int cgroup_host_create(const char *proc_mountinfo, const char *root, struct cgro
 		error_set(reterr, r, "%s: %s", path, strerror(-r));
 	else if ((r = choose(buf_str(&b), root, h, reterr)) == 0)
 		r = make_roots(h, root, reterr);
+	h->depth = 1;
+	for (const char *p = root; *p; p++)
+		h->depth += *p == '/';
 	if (r < 0)
 		cgroup_host_destroy(h);
 	else
 		*ret = h;
 	return r;
+}
+
+void cgroup_host_remove(const struct cgroup_host *h)
+{
+	for (size_t i = 0; i < h->n; i++) {
+		_cleanup_free_ char *dir = xstrdup(h->dirs[i]);
+		for (size_t k = 0; k < h->depth && rmdir(dir) == 0; k++)
+			*strrchr(dir, '/') = '\0';
+	}
 }
 
 void cgroup_host_destroy(struct cgroup_host *h)

@@ -25,6 +25,8 @@ struct cgroup_limits {
  * for /proc/self/mountinfo (tests). The reason says what is missing. */
 int cgroup_host_create(const char *proc_mountinfo, const char *root, struct cgroup_host **ret, struct error *reterr);
 void cgroup_host_destroy(struct cgroup_host *h);
+/* Removes `root`, and the groups above it that were only there for it, as far as they are empty. */
+void cgroup_host_remove(const struct cgroup_host *h);
 int cgroup_version(const struct cgroup_host *h); /* 1 or 2 */
 
 /* Kills what is in any group below root and removes the groups: what an earlier irond left. Answers how many groups

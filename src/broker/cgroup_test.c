@@ -188,6 +188,25 @@ static void killing_without_cgroup_kill(void **state)
 	cgroup_host_destroy(h);
 }
 
+static void empty_groups_are_removed_upwards(void **state)
+{
+	struct tree *t = *state;
+	struct cgroup_host *h;
+	struct error e = {0};
+	_cleanup_free_ char *mine = xasprintf("%s/v2/iron/two", t->dir);
+	_cleanup_free_ char *above = xasprintf("%s/v2/iron", t->dir);
+	_cleanup_free_ char *control = xasprintf("%s/v2/iron/two/cgroup.subtree_control", t->dir);
+
+	add_dir(t, "v2/iron/two");
+	put(t, "v2/iron/two/cgroup.subtree_control", "");
+	assert_int_equal(cgroup_host_create(t->mountinfo, "iron/two", &h, &e), 0);
+	assert_int_equal(unlink(control), 0); /* which the kernel does with the group */
+	cgroup_host_remove(h);
+	assert_int_equal(access(mine, F_OK), -1);
+	assert_int_equal(access(above, F_OK), 0); /* another instance's is below it */
+	cgroup_host_destroy(h);
+}
+
 static void a_host_without_controllers_is_refused(void **state)
 {
 	struct tree *t = *state;
@@ -207,6 +226,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(limits_are_written, setup, teardown),
 		cmocka_unit_test_setup_teardown(killing_and_running_out_of_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(killing_without_cgroup_kill, setup, teardown),
+		cmocka_unit_test_setup_teardown(empty_groups_are_removed_upwards, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_host_without_controllers_is_refused, setup, teardown),
 	};
 
