@@ -391,7 +391,9 @@ void vm_shutdown(struct vm *vm, uint32_t deadline_ms)
 	vm->stopping = true;
 	vm->off_ms = (deadline_ms ? deadline_ms : SHUTDOWN_DEFAULT_MS) / 2;
 	vm->pressed = !agent_link_is_up(vm->agent);
-	if (vm->pressed)
+	if (vm->pressed && vm->ready_ms == 0)
+		qmp_link_command(vm->qmp, "quit", NULL, NULL); /* it still boots: nobody there would hear a power button */
+	else if (vm->pressed)
 		qmp_link_command(vm->qmp, "system_powerdown", NULL, NULL);
 	else
 		agent_link_send(vm->agent, AGENT_SHUTDOWN, 0, STR_NONE);
