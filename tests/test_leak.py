@@ -24,14 +24,15 @@ def vm(iron):
 
 
 class Capture:
-    """Everything on every interface of the host's namespace."""
+    """Everything on every interface of the host's namespace, complete: a packet that the capture lost fails the test."""
 
     def __init__(self, path):
         self.path = path
 
     def __enter__(self):
-        self.process = subprocess.Popen(["tcpdump", "-i", "any", "-n", "-s", "0", "-U", "-w", str(self.path)],
-                                        stderr=subprocess.PIPE, text=True)
+        self.said = open(self.path.with_suffix(".log"), "w+")
+        self.process = subprocess.Popen(["tcpdump", "-i", "any", "-n", "-s", "1600", "-B", "65536", "--immediate-mode", "-U", "-w", str(self.path)],
+                                        stderr=self.said)
         wait_for("tcpdump", lambda: self.path.exists() and self.path.stat().st_size >= 24)
         return self
 
@@ -39,7 +40,10 @@ class Capture:
         time.sleep(0.5)  # what is in flight; the capture is then complete
         self.process.terminate()
         self.process.wait(10)
-        self.process.stderr.close()
+        self.said.seek(0)
+        said = self.said.read()
+        self.said.close()
+        assert "\n0 packets dropped by kernel" in said, said
 
     def holds(self, marker):
         return marker in self.path.read_bytes()
