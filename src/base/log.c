@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/id.h"
 
 static const char *log_role = "iron";
 static enum log_level log_min = LOG_LEVEL_INFO;
@@ -70,6 +71,16 @@ const char *log_quote(const char *s)
 	}
 	o[n++] = '"';
 	o[n] = '\0';
+	return o;
+}
+
+const char *log_id(const char *prefix, uint64_t id)
+{
+	static _Thread_local char ring[8][ID_TEXT_SIZE];
+	static _Thread_local unsigned next;
+	char *o = ring[next++ % 8];
+
+	id_format(prefix, id, o);
 	return o;
 }
 

@@ -21,6 +21,9 @@ void log_write(enum log_level level, const char *msg, const char *kv, ...) __att
 /* s quoted for logfmt in a rotating static buffer (8 of them, 256 bytes each, cut with "..."). */
 const char *log_quote(const char *s);
 
+/* An id as people know it ("vm_0c3n9m5k2r7tq"), in another such ring of 8. prefix as for id_format. */
+const char *log_id(const char *prefix, uint64_t id);
+
 /* At most `burst` lines a second a call site; the first line of the next second carries suppressed=N. */
 struct log_limit {
 	uint64_t second;

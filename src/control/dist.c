@@ -111,7 +111,7 @@ static void replace_worker(struct dist *dist, uint64_t workspace, const char *wh
 	struct map_slot *slot;
 	size_t i = 0;
 
-	log_warn("egress worker is replaced", "workspace=%llu why=%s", (unsigned long long)workspace, log_quote(why));
+	log_warn("egress worker is replaced", "workspace=%s why=%s", log_id("ws_", workspace), log_quote(why));
 	ipc_call(links_irond(dist->links), MSG_TYPE_msg_egress_restart,
 	         &(struct msg_egress_restart){.workspace = workspace}, NULL, 0, 0, ignore_answer, NULL);
 	links_drop(dist->links, ROLE_EGRESS, workspace);
@@ -139,7 +139,7 @@ static void on_result(struct door *d, uint64_t version, int code)
 		return;
 	}
 	if (code == -ENOENT) { /* no door there: nothing passes at it */
-		log_warn("a VM is not attached at its worker", "vm=%llu", (unsigned long long)d->vm);
+		log_warn("a VM is not attached at its worker", "vm=%s", log_id("vm_", d->vm));
 		code = 0;
 	}
 	if (code) {
@@ -202,7 +202,7 @@ static void push(struct door *d)
 	evtimer_del(d->timer);
 	int r = policy_compile(dist->store, d->vm, &policy);
 	if (r) { /* what cannot be read shuts this door, rather than leave an older policy standing */
-		log_error("policy not compiled: the door is shut", "vm=%llu code=%d", (unsigned long long)d->vm, r);
+		log_error("policy not compiled: the door is shut", "vm=%s code=%d", log_id("vm_", d->vm), r);
 		policy = (struct compiled){.mode = MODE_ENFORCE};
 	}
 	struct commit *c = xcalloc(1, sizeof *c);

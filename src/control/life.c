@@ -86,8 +86,8 @@ void life_save(struct life *f, const char *reason)
 {
 	int r = save(f, reason, STORE_NORMAL);
 	if (r)
-		log_limited(LOG_LEVEL_ERROR, 5, "a VM's state is not stored", "vm=%llu code=%d",
-		            (unsigned long long)f->id, r);
+		log_limited(LOG_LEVEL_ERROR, 5, "a VM's state is not stored", "vm=%s code=%d",
+		            log_id("vm_", f->id), r);
 }
 
 /* Failures and ends that nobody asked for are on record; what was asked for is, by who asked. */
@@ -110,7 +110,7 @@ static void changed(struct life *f)
 void life_set_state(struct life *f, enum vm_state state, const char *reason)
 {
 	if (f->state != state && !vm_state_may_follow(f->state, state))
-		log_error("a state that may not follow", "vm=%llu from=%s to=%s", (unsigned long long)f->id,
+		log_error("a state that may not follow", "vm=%s from=%s to=%s", log_id("vm_", f->id),
 			  vm_state_detail(f->state), vm_state_detail(state));
 	f->state = state;
 	life_save(f, reason);

@@ -14,7 +14,7 @@
 static void contract_anew(struct life *f)
 {
 	if (life_send_contract(f))
-		log_debug("no channel for the contract", "vm=%llu", (unsigned long long)f->id);
+		log_debug("no channel for the contract", "vm=%s", log_id("vm_", f->id));
 }
 
 /* The first channel after our own start leads to an iron-vm that has a history: what the store says holds until it says
@@ -149,7 +149,7 @@ static void on_exit_of(struct life *f, int64_t status, const char *reason)
 	if (life_is_at(f, JOB_STOP, "shutdown"))
 		life_advance(f);
 	else if (strcmp(reason, ENDED_BY_IROND) == 0 && f->job == JOB_START)
-		log_info("a start is left to the next irond", "vm=%llu", (unsigned long long)f->id);
+		log_info("a start is left to the next irond", "vm=%s", log_id("vm_", f->id));
 	else if (life_is_at(f, JOB_START, "policy") || life_is_at(f, JOB_START, "contract"))
 		life_fail(f, "boot: its machine ended while the guest started: %s", reason);
 	else if (f->job == JOB_NONE && VM_STATES_RUNNING & VM_STATE_BIT(f->state))
@@ -266,8 +266,8 @@ static void drop_unknown(struct lives *l, uint64_t vm, const struct known *k)
 		life_begin(f, JOB_REMOVE);
 		life_run(f);
 	} else if (r == -ENOENT && k->running) {
-		log_error("irond runs a VM that the database does not know: it is killed", "vm=%llu",
-		          (unsigned long long)vm);
+		log_error("irond runs a VM that the database does not know: it is killed", "vm=%s",
+		          log_id("vm_", vm));
 		ipc_call(links_irond(l->links), MSG_TYPE_msg_vm_kill, &(struct msg_vm_kill){.vm = vm}, NULL, 0, 0,
 			 ignore_answer, NULL);
 	}

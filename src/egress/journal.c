@@ -158,7 +158,7 @@ static void refuse_vm(struct journal *j, uint64_t vm)
 		i = j->next_refused++ % REFUSED_VMS;
 	j->refused[i].vm = vm;
 	j->refused[i].until_ms = mono_ms() + REFUSED_MS;
-	log_limited(LOG_LEVEL_WARN, 1, "a VM is over its budget of the journal", "vm=%llx", (unsigned long long)vm);
+	log_limited(LOG_LEVEL_WARN, 1, "a VM is over its budget of the journal", "vm=%s", log_id("vm_", vm));
 }
 
 static struct batch *batch_create(struct journal *j)

@@ -38,7 +38,7 @@ void vm_accept(struct door_vm *vm)
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			log_limited(LOG_LEVEL_WARN, 1, "cannot accept", "vm=%llx reason=%s", (unsigned long long)vm->id,
+			log_limited(LOG_LEVEL_WARN, 1, "cannot accept", "vm=%s reason=%s", log_id("vm_", vm->id),
 				    log_quote(strerror(errno)));
 			event_del(&vm->listener_event);
 			vm->paused = true;

@@ -108,7 +108,7 @@ static void on_attach(struct ipc_peer *peer, const struct ipc_msg *m, void *user
 	struct error error = {0};
 
 	int r = vm_attach(p->door, attach, m->fds, &error);
-	log_info("attach", "vm=%llx generation=%llu code=%d reason=%s", (unsigned long long)attach->vm,
+	log_info("attach", "vm=%s generation=%llu code=%d reason=%s", log_id("vm_", attach->vm),
 		 (unsigned long long)attach->generation, r, log_quote(error.text));
 	answer(peer, m, r, &error);
 }
@@ -119,7 +119,7 @@ static void on_detach(struct ipc_peer *peer, const struct ipc_msg *m, void *user
 	uint64_t id = IPC_RECORD(m, msg_vm_detach)->vm;
 
 	vm_destroy(map_get(&p->door->vms, id));
-	log_info("detach", "vm=%llx", (unsigned long long)id);
+	log_info("detach", "vm=%s", log_id("vm_", id));
 	answer(peer, m, 0, NULL);
 }
 

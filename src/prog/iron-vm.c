@@ -20,7 +20,7 @@ static void report(const struct msg_vm_state *state, void *user)
 {
 	const struct process *p = user;
 
-	log_info("state", "vm=%llu state=%u step=%s reason=%s ms=%u", (unsigned long long)state->vm, state->state,
+	log_info("state", "vm=%s state=%u step=%s reason=%s ms=%u", log_id("vm_", state->vm), state->state,
 		 log_quote(state->step.p), log_quote(state->reason.p), state->ms);
 	if (p->control)
 		ipc_notify(p->control, MSG_TYPE_msg_vm_state, state, NULL, 0);
