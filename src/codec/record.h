@@ -16,7 +16,7 @@ enum close_outcome { CLOSE_DONE = 1, CLOSE_DENIED, CLOSE_CUT, CLOSE_TIMEOUT, CLO
 	F(T, u64, vm, 0)                                                                                               \
 	F(T, u64, workspace, 0)                                                                                        \
 	F(T, u64, generation, 0)                                                                                       \
-	F(T, u64, connection, 0) /* sequence of the connection's open, for a request on it; 0 */                       \
+	F(T, u64, connection, 0) /* a later request of an HTTP connection: its first request's open; else 0 */         \
 	F(T, str, host, 255)                                                                                           \
 	F(T, str, cidr, 49)                                                                                            \
 	F(T, str, address, 45)                                                                                         \
