@@ -71,7 +71,7 @@ static void add_channels(qemu_argv *argv)
 	add(argv, "-serial", "chardev:console");
 	add(argv, "-device", "virtio-serial-pci,id=serial,max_ports=2,addr=3");
 	add(argv, "-chardev", "socket,id=agent,fd=%d,server=on,wait=off", QEMU_FD_AGENT);
-	add(argv, "-device", "virtserialport,bus=serial.0,nr=1,chardev=agent,name=iron.0");
+	add(argv, "-device", "virtserialport,id=iron.0,bus=serial.0,nr=1,chardev=agent,name=iron.0");
 	add(argv, "-object", "rng-builtin,id=rng");
 	add(argv, "-device", "virtio-rng-pci,rng=rng,addr=4");
 }

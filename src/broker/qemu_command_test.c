@@ -42,7 +42,7 @@
 	"-chardev\n"                                                                                                   \
 	"socket,id=agent,fd=4,server=on,wait=off\n"                                                                    \
 	"-device\n"                                                                                                    \
-	"virtserialport,bus=serial.0,nr=1,chardev=agent,name=iron.0\n"                                                 \
+	"virtserialport,id=iron.0,bus=serial.0,nr=1,chardev=agent,name=iron.0\n"                                                 \
 	"-object\n"                                                                                                    \
 	"rng-builtin,id=rng\n"                                                                                         \
 	"-device\n"                                                                                                    \
