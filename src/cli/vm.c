@@ -66,7 +66,8 @@ static int wait_until(struct context *c, const char *id, const char *detail, lon
 			return EXIT_FAILED;
 		json_t *vm = json_object_get(r.body, "data");
 		const char *now = get_string(vm, "status_detail");
-		progress_tick(p, now);
+		const char *waits_for = get_string(vm, "status_reason");
+		progress_tick(p, *waits_for ? waits_for : now);
 		bool there = strcmp(now, detail) == 0, failed = strcmp(get_string(vm, "status"), "failed") == 0;
 		if (there || failed || mono_ms() > end || (ready && strcmp(now, "stopped") == 0)) {
 			progress_end(p);
