@@ -165,7 +165,8 @@ struct store_images {
 	size_t n;
 	struct store_page page;
 };
-/* Replaces what is known of that id. An image that comes with the name of another takes it over. */
+/* Replaces what is known of that id. Of several with one name, find and list mean the newest (created_at), in whatever
+ * order they came; get finds each. */
 int store_image_put(struct store *s, const struct msg_image *image);
 /* All others are gone: no longer found or listed. */
 int store_images_retain(struct store *s, const uint64_t *ids, size_t n);

@@ -4,29 +4,19 @@
 #define PAGE_DEFAULT 50
 #define IMAGE_COLUMNS                                                                                                  \
 	"SELECT id, name, hash, kernel, made_from, size_bytes, created_at FROM images WHERE present = 1"
-
-static int image_hide(struct store *s, struct str name, uint64_t but)
-{
-	_cleanup_(query_finish) struct query q = {0};
-	int r = query_begin_write(s, "UPDATE images SET present = 0 WHERE name = ? AND id <> ? AND present = 1", &q);
-
-	if (r)
-		return r;
-	bind_str(&q, name);
-	bind_u64(&q, but);
-	return query_run(&q, NULL);
-}
+/* Of those of one name the newest is meant; the older ones are there for the VMs that were made of them. */
+#define IMAGE_IS_NEWEST                                                                                                \
+	" AND NOT EXISTS (SELECT 1 FROM images AS newer WHERE newer.name = images.name AND newer.present = 1"          \
+	" AND (newer.created_at, newer.id) > (images.created_at, images.id))"
 
 int store_image_put(struct store *s, const struct msg_image *image)
 {
 	_cleanup_(query_finish) struct query q = {0};
-	int r = image_hide(s, image->name, image->id);
+	int r = query_begin_write(s,
+				  "INSERT OR REPLACE INTO images (id, name, hash, kernel, made_from, size_bytes,"
+				  " created_at, present) VALUES (?, ?, ?, ?, ?, ?, ?, 1)",
+				  &q);
 
-	if (r == 0)
-		r = query_begin_write(s,
-				      "INSERT OR REPLACE INTO images (id, name, hash, kernel, made_from, size_bytes,"
-				      " created_at, present) VALUES (?, ?, ?, ?, ?, ?, ?, 1)",
-				      &q);
 	if (r)
 		return r;
 	bind_u64(&q, image->id);
@@ -118,7 +108,7 @@ int store_image_get(struct store *s, uint64_t id, struct arena *a, struct row_im
 int store_image_find(struct store *s, struct str name, struct arena *a, struct row_image *ret)
 {
 	_cleanup_(query_finish) struct query q = {0};
-	int r = query_begin(s, IMAGE_COLUMNS " AND name = ?", a, &q);
+	int r = query_begin(s, IMAGE_COLUMNS IMAGE_IS_NEWEST " AND name = ?", a, &q);
 
 	if (r)
 		return r;
@@ -139,7 +129,7 @@ int store_images_list(struct store *s, const struct msg_page *page, struct arena
 	int r = cursor_parse(page->cursor, CURSOR_IMAGES, 0, 0, a, &c, &given);
 	if (r)
 		return r;
-	select_add(&sel, IMAGE_COLUMNS);
+	select_add(&sel, IMAGE_COLUMNS IMAGE_IS_NEWEST);
 	if (page->name.len)
 		select_str(&sel, " AND name = ?", page->name);
 	if (given)

@@ -51,7 +51,7 @@ static const struct step steps[] = {
 	 "  id INTEGER PRIMARY KEY, name TEXT NOT NULL, hash TEXT NOT NULL, kernel TEXT NOT NULL, made_from TEXT NOT NULL,"
 	 "  size_bytes INTEGER NOT NULL, created_at INTEGER NOT NULL,"
 	 "  present INTEGER NOT NULL CHECK (present IN (0, 1))) STRICT;"
-	 "CREATE UNIQUE INDEX images_name ON images (name) WHERE present = 1;"},
+	 "CREATE INDEX images_name ON images (name, created_at) WHERE present = 1;"},
 };
 
 /* The index's tables are made anew, not migrated: with another number the file counts as damaged. */

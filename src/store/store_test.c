@@ -570,10 +570,21 @@ static void test_images(void **state)
 	assert_true(page.n == 1 && !page.page.has_more && page.v[0].id == 2);
 	base.id = 3; /* built anew */
 	base.hash = STR("bb");
+	base.created_at = 7;
 	assert_int_equal(WRITE(w, store_image_put(w->store, &base)), 0);
+	struct msg_image old = {.id = 1, .name = STR("base"), .hash = STR("aa"), .size_bytes = 5, .created_at = 6};
+	assert_int_equal(WRITE(w, store_image_put(w->store, &old)), 0); /* told after the new one */
 	assert_int_equal(store_image_find(w->store, STR("base"), &w->arena, &got), 0);
 	assert_true(got.id == 3 && str_eq(got.hash, STR("bb")));
-	assert_int_equal(store_image_get(w->store, 1, &w->arena, &got), -ENOENT);
+	assert_int_equal(store_image_get(w->store, 1, &w->arena, &got), 0);
+	q.cursor = STR_NONE;
+	q.limit = 10;
+	assert_int_equal(store_images_list(w->store, &q, &w->arena, &page), 0);
+	assert_true(page.n == 2 && page.v[0].id == 3);
+	assert_int_equal(WRITE(w, store_images_retain(w->store, (uint64_t[]){1, 2}, 2)), 0);
+	assert_int_equal(store_image_find(w->store, STR("base"), &w->arena, &got), 0);
+	assert_true(got.id == 1);
+	assert_int_equal(WRITE(w, store_image_put(w->store, &base)), 0);
 	assert_int_equal(WRITE(w, store_images_retain(w->store, keep, 1)), 0);
 	assert_int_equal(store_image_find(w->store, STR("mini"), &w->arena, &got), -ENOENT);
 	assert_int_equal(WRITE(w, store_image_put(w->store, &mini)), 0);
