@@ -1,17 +1,7 @@
 #include <errno.h>
 
 #include "api/field_value.h"
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
+#include "base/text.h"
 
 struct str percent_decode(struct str s, bool plus, struct arena *a)
 {

@@ -76,13 +76,15 @@ void hex_encode(const void *p, size_t n, char *ret)
 	ret[2 * n] = '\0';
 }
 
-static int hex_value(char c)
+int hex_digit(char c)
 {
 	if (c >= '0' && c <= '9')
 		return c - '0';
 	if (c >= 'a' && c <= 'f')
 		return c - 'a' + 10;
-	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
 }
 
 int hex_decode(struct str s, uint8_t *ret, size_t n)
@@ -90,7 +92,7 @@ int hex_decode(struct str s, uint8_t *ret, size_t n)
 	if (s.len != 2 * n)
 		return -EINVAL;
 	for (size_t i = 0; i < n; i++) {
-		int hi = hex_value(s.p[2 * i]), lo = hex_value(s.p[2 * i + 1]);
+		int hi = hex_digit(s.p[2 * i]), lo = hex_digit(s.p[2 * i + 1]);
 		if (hi < 0 || lo < 0)
 			return -EINVAL;
 		ret[i] = (uint8_t)(hi << 4 | lo);

@@ -1,6 +1,7 @@
 /* Bodies (RFC 9112 sections 6 and 7). Payload passes in any pieces; a line of framing (a chunk's size, a trailer field)
  * is taken only as a whole and only when it is right, so nothing that is wrong was ever passed on in part. */
 #include "base/cleanup.h"
+#include "base/text.h"
 #include "codec/http1_internal.h"
 
 enum { DATA, CHUNK_LINE, CHUNK_DATA, CHUNK_END, TRAILERS, UNTIL_CLOSE, DONE };
@@ -121,17 +122,6 @@ static bool is_chunk_ext(struct str s)
 		i = end;
 	}
 	return true;
-}
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
 }
 
 /* At most 15 digits, zeros in front included: below 2^60, and what everyone else's parser holds too. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/cleanup.h"
+#include "base/text.h"
 
 struct ip ip_from_v4(uint32_t v)
 {
@@ -50,17 +51,6 @@ static int parse_v4(struct str s, uint8_t ret[4])
 		return -EINVAL;
 	memcpy(ret, bytes, 4);
 	return 0;
-}
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
 }
 
 static int parse_hextet(struct str s, uint8_t ret[2])

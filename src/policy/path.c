@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/cleanup.h"
+#include "base/text.h"
 
 #define PATH_MAX_BYTES 8192
 #define PATTERN_MAX_BYTES 1024
@@ -11,17 +12,6 @@
 /* The readings: each bit is one way in which some servers understand a path and others do not. */
 enum { READ_SPLIT = 1 /* %2F separates */, READ_MERGE = 2 /* "//" is "/" */, READ_PARAMS = 4 /* ";…" is no part */ };
 #define READINGS 8
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
 
 /* The byte that an escape at position i stands for, or -1 when it is malformed. */
 static int unescape(struct str s, size_t i)
