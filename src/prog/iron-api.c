@@ -9,8 +9,6 @@
 #include "api/api.h"
 #include "prog/sandboxes.h"
 
-#define CONFIG_TIMEOUT_MS 30000
-
 struct program {
 	struct event_base *base;
 	struct api *api;
@@ -84,19 +82,14 @@ static void on_irond_closed(struct ipc_peer *peer, const char *reason, void *use
 
 static int start_api(struct program *p, struct error *reterr)
 {
-	static uint8_t space[MSG_MAX];
-	_Alignas(16) char record[MSG_RECORD_MAX];
-	const struct msg_info *info;
+	const void *config;
 	int fds[MSG_MAX_FDS];
 	size_t nfds;
-	uint32_t txn;
 
-	int r = ipc_recv_blocking(ROLE_CHANNEL_FD, CONFIG_TIMEOUT_MS, space, &info, &txn, record, fds, &nfds);
+	int r = role_config_receive(MSG_TYPE_msg_api_config, &config, fds, &nfds, reterr);
 	if (r)
-		return error_set(reterr, r, "no configuration came: %s", strerror(-r));
-	if (info->type != MSG_TYPE_msg_api_config)
-		return error_set(reterr, -EPROTO, "the first message is no configuration");
-	return api_create(p->base, (const void *)record, fds, nfds, &p->api, reterr);
+		return r;
+	return api_create(p->base, config, fds, nfds, &p->api, reterr);
 }
 
 static int run(struct program *p, const struct role_args *args, struct error *reterr)

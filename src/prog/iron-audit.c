@@ -9,8 +9,6 @@
 #include "os/ipc.h"
 #include "prog/sandboxes.h"
 
-#define CONFIG_WAIT_MS 10000
-
 struct process {
 	struct event_base *base;
 	struct ipc_peer *irond;
@@ -50,21 +48,18 @@ static void on_irond_closed(struct ipc_peer *peer, const char *reason, void *use
 
 /* --- start --- */
 
-static int read_config(struct process *p, struct audit_server_options *ret)
+static int read_config(struct process *p, struct audit_server_options *ret, struct error *reterr)
 {
-	static char space[MSG_MAX];
-	_Alignas(16) char record[MSG_RECORD_MAX];
-	const struct msg_info *info;
+	const void *record;
 	int fds[MSG_MAX_FDS];
-	size_t nfds = 0;
-	uint32_t txn;
+	size_t nfds;
 
-	int r = ipc_recv_blocking(ROLE_CHANNEL_FD, CONFIG_WAIT_MS, space, &info, &txn, record, fds, &nfds);
+	int r = role_config_receive(MSG_TYPE_msg_audit_config, &record, fds, &nfds, reterr);
 	if (r)
 		return r;
-	if (info->type != MSG_TYPE_msg_audit_config || nfds != 1)
-		return -EPROTO;
-	const struct msg_audit_config *config = (const void *)record;
+	if (nfds != 1)
+		return error_set(reterr, -EPROTO, "the journal's directory did not come with the configuration");
+	const struct msg_audit_config *config = record;
 	*ret = (struct audit_server_options){
 		.journal = {.segment_bytes = config->segment_bytes,
 			    .sync_interval_ms = config->sync_interval_ms ? config->sync_interval_ms : 50},
@@ -95,15 +90,12 @@ static int run(struct process *p, const struct role_args *args)
 {
 	struct audit_server_options options;
 	struct error error = {0};
-	int r = read_config(p, &options);
+	int r = read_config(p, &options, &error);
 
+	if (r == 0)
+		r = role_sandbox_enter(&sandbox_audit, args, NULL, &error);
 	if (r) {
-		log_error("no configuration", "code=%d", r);
-		return r;
-	}
-	r = role_sandbox_enter(&sandbox_audit, args, NULL, &error);
-	if (r) {
-		log_error("sandbox", "error=%s", log_quote(error.text));
+		log_error("start", "error=%s", log_quote(error.text));
 		return r;
 	}
 	p->base = event_base_new();

@@ -8,31 +8,10 @@
 #include "os/ipc.h"
 #include "prog/sandboxes.h"
 
-#define CONFIG_WAIT_MS 10000
-
 static void on_end(void *user)
 {
 	log_info("irond gone, ending", NULL);
 	event_base_loopbreak(user);
-}
-
-/* The record's strings borrow from a buffer that lives as long as the process. */
-static int receive_config(struct msg_control_config *ret)
-{
-	static uint8_t space[MSG_MAX];
-	_Alignas(16) char record[MSG_RECORD_MAX];
-	const struct msg_info *info;
-	int fds[MSG_MAX_FDS];
-	uint32_t txn;
-	size_t nfds;
-
-	int r = ipc_recv_blocking(ROLE_CHANNEL_FD, CONFIG_WAIT_MS, space, &info, &txn, record, fds, &nfds);
-	if (r)
-		return r;
-	if (info->type != MSG_TYPE_msg_control_config || nfds)
-		return -EBADMSG;
-	*ret = *(const struct msg_control_config *)(const void *)record;
-	return 0;
 }
 
 static int open_store(const struct msg_control_config *config, struct store **ret, struct error *reterr)
@@ -63,15 +42,16 @@ static int run(struct event_base *base, const struct msg_control_config *config)
 
 int main(int argc, char **argv)
 {
-	struct msg_control_config config;
+	const void *config;
 	struct role_args args;
 	struct error error = {0};
+	int fds[MSG_MAX_FDS];
+	size_t nfds;
 
 	if (role_args_parse("iron-control", argc, argv, &args) < 0)
 		return 2;
-	int r = receive_config(&config);
-	if (r) {
-		log_error("no configuration", "error=%s", log_quote(strerror(-r)));
+	if (role_config_receive(MSG_TYPE_msg_control_config, &config, fds, &nfds, &error)) {
+		log_error("start", "error=%s", log_quote(error.text));
 		return 1;
 	}
 	struct event_base *base = sodium_init() < 0 ? NULL : event_base_new();
@@ -81,7 +61,7 @@ int main(int argc, char **argv)
 		log_error("sandbox", "error=%s", log_quote(error.text));
 		return 1;
 	}
-	r = run(base, &config);
+	int r = run(base, config);
 	event_base_free(base);
 	return r;
 }

@@ -1,6 +1,7 @@
 /* iron-egress: the door of one workspace's VMs. irond attaches and detaches VMs, iron-control sets their policies,
  * iron-audit takes the record of what they do. Without any of these nothing passes. */
 #include <errno.h>
+#include <signal.h>
 
 #include "base/log.h"
 #include "egress/door.h"
@@ -8,7 +9,7 @@
 #include "os/ipc.h"
 #include "prog/sandboxes.h"
 
-#define CONFIG_WAIT_MS 10000
+#define CALLBACKS_A_TURN 32
 
 struct process {
 	struct event_base *base;
@@ -168,27 +169,36 @@ static void on_irond_closed(struct ipc_peer *peer, const char *reason, void *use
 
 /* --- start --- */
 
+/* Work that goes on (sock_later) is put at the end of the callbacks that are due, and libevent would not look at the
+ * descriptors and the clock before these are done: a few busy connections would keep everything else waiting. */
+static struct event_base *make_loop(void)
+{
+	struct event_config *config = event_config_new();
+	struct event_base *base = NULL;
+
+	if (config && event_config_set_max_dispatch_interval(config, NULL, CALLBACKS_A_TURN, 0) == 0)
+		base = event_base_new_with_config(config);
+	if (config)
+		event_config_free(config);
+	return base;
+}
+
 /* What needs more than the sandbox allows is opened here: the route socket, and what c-ares reads at its start. */
 static int receive_config(struct process *p, struct error *reterr)
 {
-	static uint8_t space[MSG_MAX];
-	_Alignas(16) char record[MSG_RECORD_MAX];
-	const struct msg_info *info;
+	const void *config;
 	int fds[MSG_MAX_FDS];
-	uint32_t txn;
 	size_t nfds;
 
-	int r = ipc_recv_blocking(ROLE_CHANNEL_FD, CONFIG_WAIT_MS, space, &info, &txn, record, fds, &nfds);
-	if (r)
-		return error_set(reterr, r, "no configuration: %s", strerror(-r));
-	if (info->type != MSG_TYPE_msg_egress_config || nfds)
-		return error_set(reterr, -EBADMSG, "the first message is no configuration");
-	return door_create(p->base, (const struct msg_egress_config *)record, &p->door, reterr);
+	int r = role_config_receive(MSG_TYPE_msg_egress_config, &config, fds, &nfds, reterr);
+	return r ? r : door_create(p->base, config, &p->door, reterr);
 }
 
 static int start(struct process *p, const struct role_args *args, struct error *reterr)
 {
-	p->base = event_base_new();
+	/* splice(2) has no MSG_NOSIGNAL: a peer that sends FIN, then RST, would end the worker of all its workspace */
+	signal(SIGPIPE, SIG_IGN);
+	p->base = make_loop();
 	if (!p->base)
 		return error_set(reterr, -ENOMEM, "no event loop");
 	int r = receive_config(p, reterr);

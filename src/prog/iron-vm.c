@@ -7,7 +7,6 @@
 #include "prog/sandboxes.h"
 #include "vm/vm.h"
 
-#define CONFIG_WAIT_MS 10000
 #define VM_FDS 3
 
 struct process {
@@ -119,21 +118,18 @@ static void on_irond_closed(struct ipc_peer *peer, const char *reason, void *use
 
 /* --- start --- */
 
-static int receive_config(struct vm_options *ret)
+static int receive_config(struct vm_options *ret, struct error *reterr)
 {
-	static uint8_t space[MSG_MAX];
-	_Alignas(16) char record[MSG_RECORD_MAX];
-	const struct msg_info *info;
+	const void *record;
 	int fds[MSG_MAX_FDS];
-	uint32_t txn;
 	size_t nfds;
 
-	int r = ipc_recv_blocking(ROLE_CHANNEL_FD, CONFIG_WAIT_MS, space, &info, &txn, record, fds, &nfds);
+	int r = role_config_receive(MSG_TYPE_msg_vm_config, &record, fds, &nfds, reterr);
 	if (r)
 		return r;
-	if (info->type != MSG_TYPE_msg_vm_config || nfds != VM_FDS)
-		return -EBADMSG;
-	const struct msg_vm_config *c = (const struct msg_vm_config *)record;
+	if (nfds != VM_FDS)
+		return error_set(reterr, -EPROTO, "%zu descriptors came with the configuration, not %d", nfds, VM_FDS);
+	const struct msg_vm_config *c = record;
 	*ret = (struct vm_options){
 		.id = c->vm,
 		.generation = c->generation,
@@ -144,7 +140,7 @@ static int receive_config(struct vm_options *ret)
 	};
 	for (size_t i = 0; i < VM_FDS; i++)
 		if (evutil_make_socket_nonblocking(fds[i]))
-			return -EBADF;
+			return error_set(reterr, -EBADF, "a descriptor of the configuration is none");
 	return 0;
 }
 
@@ -169,9 +165,8 @@ int main(int argc, char **argv)
 
 	if (role_args_parse("iron-vm", argc, argv, &args) < 0)
 		return 2;
-	int r = receive_config(&options);
-	if (r) {
-		log_error("no configuration", "error=%s", log_quote(strerror(-r)));
+	if (receive_config(&options, &error)) {
+		log_error("start", "error=%s", log_quote(error.text));
 		return 1;
 	}
 	p.base = event_base_new();

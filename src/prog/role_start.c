@@ -5,7 +5,10 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "os/ipc.h"
 #include "prog/sandboxes.h"
+
+#define CONFIG_WAIT_MS 10000
 
 static int parse_level(const char *s, enum log_level *ret)
 {
@@ -98,4 +101,20 @@ int role_sandbox_enter(const struct role_sandbox *r, const struct role_args *arg
 	while (n > 0)
 		free(owned[--n]);
 	return k;
+}
+
+int role_config_receive(unsigned type, const void **ret_record, int ret_fds[MSG_MAX_FDS], size_t *ret_nfds, struct error *reterr)
+{
+	static uint8_t space[MSG_MAX];
+	static _Alignas(16) char record[MSG_RECORD_MAX];
+	const struct msg_info *info;
+	uint32_t txn;
+
+	int r = ipc_recv_blocking(ROLE_CHANNEL_FD, CONFIG_WAIT_MS, space, &info, &txn, record, ret_fds, ret_nfds);
+	if (r)
+		return error_set(reterr, r, "no configuration came from irond: %s", strerror(-r));
+	if (info->type != type)
+		return error_set(reterr, -EPROTO, "the first message from irond is no configuration");
+	*ret_record = record;
+	return 0;
 }

@@ -6,7 +6,7 @@
  * main:
  *
  *	if (role_args_parse("iron-R", argc, argv, &args) < 0) return 2;
- *	ipc_recv_blocking(ROLE_CHANNEL_FD, …)                     // msg_R_config
+ *	role_config_receive(MSG_TYPE_msg_R_config, …)             // irond's first message
  *	… open what only root can open …                          // (nothing, for most)
  *	role_sandbox_enter(&sandbox_R, &args, NULL, &error)       // from here on unprivileged
  *	ipc_peer_create(base, ROLE_CHANNEL_FD, "irond", …)        // msg_ping (a request, answered by msg_result)
@@ -19,6 +19,7 @@
 #include <sys/types.h>
 
 #include "base/log.h"
+#include "codec/msg.h"
 #include "os/sandbox.h"
 
 #define ROLE_CHANNEL_FD 3
@@ -45,6 +46,10 @@ struct role_args {
 
 /* Parses argv and calls log_init(role, level). -EINVAL, said on stderr. role: a string literal ("iron-api"). */
 int role_args_parse(const char *role, int argc, char **argv, struct role_args *ret);
+
+/* Irond's first message, which must be of this type and come within 10 s. The record, and what its strings borrow from,
+ * live as long as the process; the descriptors (*ret_nfds of them) are the caller's. */
+int role_config_receive(unsigned type, const void **ret_record, int ret_fds[MSG_MAX_FDS], size_t *ret_nfds, struct error *reterr);
 
 int role_sandbox_enter(const struct role_sandbox *r, const struct role_args *args, struct sandbox_report *ret_report,
 		       struct error *reterr);
