@@ -221,9 +221,13 @@ void dial_cancel(struct dial *d)
 {
 	if (!d)
 		return;
-	d->cancelled = true;
-	if (!d->resolving)
+	if (!d->resolving) {
 		dial_free(d);
+		return;
+	}
+	/* c-ares still holds it, and answers some day; the owner may be gone before that */
+	d->cancelled = true;
+	event_del(d->timer);
 }
 
 static void finish(struct dial *d, int code, int fd, const struct ip *address)
@@ -360,11 +364,6 @@ static void on_connected(evutil_socket_t fd, short what, void *arg)
 	try_next(d);
 }
 
-static void on_soon(evutil_socket_t fd, short what, void *arg)
-{
-	try_next(arg);
-}
-
 /* IPv6 and IPv4 in turn, so that one broken family costs one attempt. */
 static void take_addresses(struct dial *d, const struct ares_addrinfo *info)
 {
@@ -408,18 +407,17 @@ static void on_resolved(void *arg, int status, int timeouts, struct ares_addrinf
 	event_active(d->timer, 0, 0);
 }
 
-/* The whole deadline, for the time that c-ares takes: it retries by itself. */
+/* The whole deadline, for the time that c-ares takes: it retries by itself. Once the addresses are there, "soon": also
+ * where both came in the same turn of the loop, and so as one event. */
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct dial *d = arg;
 
-	if (!(what & EV_TIMEOUT)) {
+	if (!d->resolving) {
 		event_del(d->timer);
-		on_soon(fd, what, arg);
+		try_next(d);
 		return;
 	}
-	if (!d->resolving)
-		return;
 	struct dial_handler h = d->handler;
 	char reason[160];
 	snprintf(reason, sizeof reason, "%.100s could not be resolved in time", d->name);

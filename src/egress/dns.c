@@ -15,6 +15,7 @@
 #define TCP_CONNECTIONS 16
 #define TCP_IDLE_MS 10000
 #define TCP_OUT_MAX 16384
+#define TCP_READS_A_TURN 16 /* a guest that asks without end leaves the others their turn */
 
 /* --- one query --- */
 
@@ -226,7 +227,7 @@ static void dns_tcp_ready(struct conn *c)
 {
 	struct dns_tcp *t = c->state;
 
-	for (;;) {
+	for (unsigned i = 0; i < TCP_READS_A_TURN; i++) {
 		if (!serve_whole_messages(c, t) || !dns_tcp_flush(c, t)) {
 			conn_abort(c);
 			return;
@@ -247,6 +248,7 @@ static void dns_tcp_ready(struct conn *c)
 			return;
 		}
 	}
+	sock_later(&c->client);
 }
 
 static void dns_tcp_tick(struct conn *c, uint64_t now_ms)
