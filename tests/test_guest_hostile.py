@@ -403,7 +403,16 @@ def test_a_guest_that_restarts_instead_is_ended(vm):
     lab.wait_for("quit", lambda: "quit" in vm.qmp.commands)
 
 
+def test_shutdown_while_it_boots(vm):
+    assert vm.shutdown(60000) == 0
+    lab.wait_for("quit", lambda: "quit" in vm.qmp.commands)
+    assert "system_powerdown" not in vm.qmp.commands
+
+
 def test_shutdown_without_an_agent(vm):
+    make_ready(vm)
+    vm.agent.sock.sendall(b"\xff" * 64)
+    vm.wait_state(LOST)
     assert vm.shutdown(600) == 0
     lab.wait_for("quit", lambda: "quit" in vm.qmp.commands)
     assert vm.qmp.commands[-2:] == ["system_powerdown", "quit"]

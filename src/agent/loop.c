@@ -184,6 +184,8 @@ static int setup(struct loop *l)
 	sigset_t set;
 
 	signal(SIGPIPE, SIG_IGN);
+	/* an ignored signal is inherited: a hang-up must reach a process that has not reset its own yet */
+	signal(SIGHUP, SIG_DFL);
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
