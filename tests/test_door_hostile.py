@@ -7,7 +7,8 @@ import threading
 import time
 
 import pytest
-from door_lab import in_namespace, lab, rule  # noqa: F401
+from door_lab import in_namespace, lab, read_all, rule  # noqa: F401
+from door_wire import OUTCOME
 from test_door_limits import client_hello
 
 ASKS_WITHOUT_END = """
@@ -142,3 +143,20 @@ def test_a_guest_that_asks_dns_without_end_leaves_others_their_turn(lab):
         for g in guests:
             g.kill()
             g.wait()
+
+
+def versioned(hello, minor):
+    return hello[:2] + bytes([minor]) + hello[3:]
+
+
+def test_a_hello_in_disguise_on_raw_tcp(lab):
+    """Servers ignore the version of the first record, and some still take an SSLv2 hello, which carries no name."""
+    lab.policy(rule("mail.example.com", ports=[8443], tls=1))
+    sslv2 = b"\x80\x2e\x01\x03\x03\x00\x15\x00\x00\x00\x10" + b"\x00\x00\x2f" * 7 + b"c" * 16
+    for first in (versioned(client_hello("x.example.com"), 5), versioned(client_hello("x.example.com"), 255), sslv2):
+        mark = lab.audit.mark()
+        s = lab.connect("mail.example.com", 8443)
+        s.sendall(first)
+        assert read_all(s) == (b"", True)
+        closed = lab.audit.close_of(lab.audit.one(mark))
+        assert closed.outcome == OUTCOME["CLOSE_DENIED"] and closed.bytes_sent == 0, closed.reason

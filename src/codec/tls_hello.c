@@ -87,13 +87,16 @@ static enum tls_hello_result gather(struct walk *w, struct str payload)
 	return payload.len > n ? TLS_HELLO_MALFORMED : TLS_HELLO_OK;
 }
 
-/* A record header, as far as it has come: 3, minor version at most 4, length. */
+/* A record header, as far as it has come: 3, minor version at most 4, length. Servers ignore the minor version of a
+ * first record (RFC 8446 section 5.1), so a strange one is still TLS, and refused. */
 static enum tls_hello_result check_header(struct str in, bool first)
 {
 	if (in.len >= 1 && in.p[0] != CONTENT_HANDSHAKE)
 		return first ? TLS_HELLO_NOT_TLS : TLS_HELLO_MALFORMED;
-	if ((in.len >= 2 && in.p[1] != 3) || (in.len >= 3 && (uint8_t)in.p[2] > 4))
+	if (in.len >= 2 && in.p[1] != 3)
 		return first ? TLS_HELLO_NOT_TLS : TLS_HELLO_MALFORMED;
+	if (in.len >= 3 && (uint8_t)in.p[2] > 4)
+		return TLS_HELLO_MALFORMED;
 	if (in.len < RECORD_HEADER)
 		return TLS_HELLO_MORE;
 	/* An empty handshake record is forbidden, and would make a walk endless. */

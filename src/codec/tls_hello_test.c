@@ -296,7 +296,7 @@ static void test_not_tls(void **state)
 		{STR("\x15\x03\x01"), TLS_HELLO_NOT_TLS},
 		{STR("\x16"), TLS_HELLO_MORE},
 		{STR("\x16\x02"), TLS_HELLO_NOT_TLS},
-		{STR("\x16\x03\x05"), TLS_HELLO_NOT_TLS},
+		{STR("\x16\x03\x05"), TLS_HELLO_MALFORMED},
 		{STR("\x16\x03\x01\x00\x00"), TLS_HELLO_MALFORMED},
 		{STR("\x16\x03\x01\x40\x01"), TLS_HELLO_MALFORMED},
 		{STR("\x16\x03\x01\x40\x00"), TLS_HELLO_MORE},

@@ -110,7 +110,7 @@ static enum relay_state inspect(struct conn *c, struct tunnel *t, bool *ret_gone
 		return RELAY_WAIT;
 	if (n < 0)
 		return RELAY_A_FAILED;
-	if (n == 0 || scratch[0] != 0x16)
+	if (n == 0)
 		return release_held(c, t);
 	enum tls_hello_result r = tls_hello_parse(str_make(scratch, (size_t)n), &hello);
 	if (r == TLS_HELLO_NOT_TLS)
