@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -16,6 +17,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("IRON_BUILD", ROOT / "build-test" / "gcc"))
+# what runs inside guests is static, which a sanitized build is not
+GUEST_BUILD = pathlib.Path(os.environ.get("IRON_GUEST_BUILD", BUILD))
 ROLES = ["iron-api", "iron-control", "iron-vm", "iron-egress", "iron-audit", "iron-worker"]
 # Images are made once for all tests of a checkout and copied by link; irond itself caches them by their inputs.
 IMAGE_CACHE = ROOT / "build-test" / "images"
@@ -39,13 +42,19 @@ def free_port():
         return s.getsockname()[1]
 
 
+def free_net():
+    """N such that no interface of this host has 10.78.N.1 (0 is quickstart's). Random, so that two runs do not meet."""
+    taken = subprocess.run(["ip", "-o", "-4", "addr"], capture_output=True, text=True, check=True).stdout
+    return random.choice([n for n in range(2, 255) if f" 10.78.{n}.1/" not in taken])
+
+
 def libexec_dir(parent):
     """Where irond finds the roles: links to what the build made."""
     directory = parent / "libexec"
     directory.mkdir()
     for role in ROLES:
         (directory / role).symlink_to(BUILD / "src" / "prog" / role)
-    (directory / "iron-agent").symlink_to(BUILD / "src" / "agent" / "iron-agent")
+    (directory / "iron-agent").symlink_to(GUEST_BUILD / "src" / "agent" / "iron-agent")
     return directory
 
 
@@ -59,12 +68,14 @@ class Answer:
 
 
 class Iron:
-    """A running irond. `net` keeps several apart: it is the third byte of the origin's address."""
+    """A running irond, apart from any other on this host: its name is its own, and `net`, the third byte of the origin's
+    address, is one that nobody has."""
 
-    def __init__(self, name="e2e", net=20, hosts=("api.example.com",), extra="", egress_extra=""):
+    def __init__(self, name="e2e", net=None, hosts=("api.example.com",), extra="", egress_extra=""):
+        net = net or free_net()
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"iron-test-{name}-", dir="/tmp"))
         self.dir.chmod(0o755)
-        self.name, self.net, self.hosts = f"it-{name}"[:15], net, hosts
+        self.name, self.net, self.hosts = f"it-{name[:8]}-{net}", net, hosts
         self.port = free_port()
         self.extra, self.egress_extra = extra, egress_extra
         self.origin = None

@@ -10,7 +10,7 @@ from harness import BUILD, Iron, wait_for
 
 @pytest.fixture(scope="module")
 def iron():
-    with Iron("leak", net=21) as it:
+    with Iron("leak") as it:
         yield it
 
 

@@ -12,7 +12,7 @@ from harness import Iron, wait_for
 
 @pytest.fixture(scope="module")
 def iron():
-    with Iron("story", net=20) as it:
+    with Iron("story") as it:
         yield it
 
 
@@ -62,7 +62,8 @@ def test_a_rule_opens_the_door_and_its_removal_closes_it(iron, two):
     refused = iron.run(one, "curl", "-sS", "-m", "20", "https://api.example.com/")
     assert refused["exit_code"] != 0
     iron.ok("egress", "add", "--host", "api.example.com")
-    assert iron.run(one, "curl", "-sS", "-m", "20", "https://api.example.com/")["stdout"] == "hello from api.example.com\n"
+    opened = iron.run(one, "curl", "-sS", "-m", "20", "https://api.example.com/")
+    assert opened["stdout"] == "hello from api.example.com\n", opened
     assert iron.run(one, "curl", "-sS", "-m", "20", "http://api.example.com/")["stdout"] == "hello from api.example.com\n"
     rule = iron.call("GET", "/egress/rules?host=api.example.com")[0]
     iron.ok("egress", "remove", rule["id"])
