@@ -1,6 +1,8 @@
 """Guests and upstreams that mean harm to the worker itself: it must outlive them, and leave others their turn."""
 
 import contextlib
+import json
+import re
 import socket
 import struct
 import threading
@@ -160,3 +162,17 @@ def test_a_hello_in_disguise_on_raw_tcp(lab):
         assert read_all(s) == (b"", True)
         closed = lab.audit.close_of(lab.audit.one(mark))
         assert closed.outcome == OUTCOME["CLOSE_DENIED"] and closed.bytes_sent == 0, closed.reason
+
+
+def test_the_page_inside_holds_what_fits_of_a_large_policy(lab):
+    long = [rule("api.example.com", paths=[f"/{'p' * 200}{i}-{j}" for j in range(10)], number=i + 1)
+            for i in range(600)]
+    lab.policy(*long)
+    status, page = lab.http("http://iron.internal/")
+    assert status == 200 and re.search(rb"\n  and 5\d\d more that are not shown\n", page) and b"Latest denials" in page
+    status, page = lab.http("http://iron.internal/", "-H", "Accept: application/json")
+    shown = json.loads(page)
+    assert status == 200 and 10 < len(shown["rules"]) == 600 - shown["rules_not_shown"]
+    lab.policy(rule("api.example.com"))
+    shown = json.loads(lab.http("http://iron.internal/", "-H", "Accept: application/json")[1])
+    assert (len(shown["rules"]), shown["rules_not_shown"]) == (1, 0)

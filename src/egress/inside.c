@@ -6,6 +6,7 @@
 #include "egress/refuse.h"
 
 #define RULES_SHOWN 500
+#define RULES_BYTES 98304 /* shown of them: with the denials, what a connection holds for its guest takes the page */
 
 bool inside_host_agrees(const struct http1_request *req)
 {
@@ -20,9 +21,27 @@ static const char *mode_text(const struct door_vm *vm)
 	return policy_mode(vm->policy) == MODE_WARN ? "warn" : "enforce";
 }
 
-static size_t rules_shown(const struct door_vm *vm)
+static size_t rule_count(const struct door_vm *vm)
 {
-	return vm->policy ? MIN(policy_rule_count(vm->policy), (size_t)RULES_SHOWN) : 0;
+	return vm->policy ? policy_rule_count(vm->policy) : 0;
+}
+
+/* As many as are shown; answers how many are not. */
+static size_t append_rules(const struct door_vm *vm, void (*append)(struct buf *, const struct rec_rule *, bool first),
+			   struct buf *out)
+{
+	size_t start = out->len, n = rule_count(vm);
+
+	for (size_t i = 0; i < n; i++) {
+		size_t before = out->len;
+		if (i < RULES_SHOWN)
+			append(out, policy_rule_at(vm->policy, i), i == 0);
+		if (i < RULES_SHOWN && out->len - start <= RULES_BYTES)
+			continue;
+		out->len = before;
+		return n - i;
+	}
+	return 0;
 }
 
 static struct str rule_target(const struct rec_rule *r)
@@ -49,7 +68,7 @@ static void append_ports(struct buf *out, struct str list, const char *separator
 		buf_printf(out, "%s%llu", first ? "" : separator, (unsigned long long)port);
 }
 
-static void rule_as_text(struct buf *out, const struct rec_rule *r)
+static void rule_as_text(struct buf *out, const struct rec_rule *r, bool first)
 {
 	buf_append_z(out, r->action ? "  deny   " : "  allow  ");
 	escape_terminal(rule_target(r), out);
@@ -85,9 +104,10 @@ static void page_as_text(const struct door_vm *vm, struct buf *out)
 	char when[RFC3339_SIZE];
 
 	buf_append_z(out, "This machine's egress policy: what may leave it. Mode: ");
-	buf_printf(out, "%s.\n\nRules%s:\n", mode_text(vm), rules_shown(vm) ? "" : ": none, so nothing may leave");
-	for (size_t i = 0; i < rules_shown(vm); i++)
-		rule_as_text(out, policy_rule_at(vm->policy, i));
+	buf_printf(out, "%s.\n\nRules%s:\n", mode_text(vm), rule_count(vm) ? "" : ": none, so nothing may leave");
+	size_t more = append_rules(vm, rule_as_text, out);
+	if (more)
+		buf_printf(out, "  and %zu more that are not shown\n", more);
 	buf_printf(out, "\nLatest denials%s\n", denials_shown(vm) ? ":" : ": none");
 	for (unsigned i = 0; i < denials_shown(vm); i++) {
 		const struct denial *d = denial_at(vm, i);
@@ -113,12 +133,12 @@ static void json_list(struct buf *out, const char *key, struct str list)
 	buf_append_byte(out, ']');
 }
 
-static void rule_as_json(struct buf *out, const struct rec_rule *r)
+static void rule_as_json(struct buf *out, const struct rec_rule *r, bool first)
 {
 	char id[ID_TEXT_SIZE];
 
 	id_format("egr_", r->id, id);
-	buf_printf(out, "{\"id\": \"%s\", \"host\": ", id);
+	buf_printf(out, "%s{\"id\": \"%s\", \"host\": ", first ? "\n  " : ",\n  ", id);
 	json_text(out, r->host);
 	buf_append_z(out, ", \"cidr\": ");
 	json_text(out, r->cidr);
@@ -146,11 +166,8 @@ static void denial_as_json(struct buf *out, const struct denial *d)
 static void page_as_json(const struct door_vm *vm, struct buf *out)
 {
 	buf_printf(out, "{\"mode\": \"%s\", \"rules\": [", mode_text(vm));
-	for (size_t i = 0; i < rules_shown(vm); i++) {
-		buf_append_z(out, i ? ",\n  " : "\n  ");
-		rule_as_json(out, policy_rule_at(vm->policy, i));
-	}
-	buf_append_z(out, "], \"denials\": [");
+	size_t more = append_rules(vm, rule_as_json, out);
+	buf_printf(out, "], \"rules_not_shown\": %zu, \"denials\": [", more);
 	for (unsigned i = 0; i < denials_shown(vm); i++) {
 		buf_append_z(out, i ? ",\n  " : "\n  ");
 		denial_as_json(out, denial_at(vm, i));
