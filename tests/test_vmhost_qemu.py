@@ -235,7 +235,9 @@ def leftovers(state):
 
 
 def start_build(state):
-    return subprocess.Popen([DRIVER, "image", state / "state", state / "run", state / "libexec", "mini", "yes"], stdout=subprocess.PIPE, text=True)
+    # a run of the tests in the background has SIGINT ignored, and what is ignored is inherited
+    return subprocess.Popen([DRIVER, "image", state / "state", state / "run", state / "libexec", "mini", "yes"], stdout=subprocess.PIPE, text=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def inside(place):
