@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "model/scope.h"
 
 #define CALL_ARENA_MAX ((size_t)8 << 20)
 #define KEY_MAX 256
@@ -403,6 +404,41 @@ static void take_body(struct call *c, struct str body)
 		note_invalid(c, r, &e);
 }
 
+/* Whose key it is, and whether it may: asked before anyone learns what is wrong with the rest of the request, and before an
+ * upgrade. True: that was the last. */
+static bool on_key_checked(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
+{
+	struct call *c = arg;
+
+	if (m && m->info->type == MSG_TYPE_row_me)
+		c->scopes = IPC_RECORD(m, row_me)->scopes;
+	if (m && m->info->type != MSG_TYPE_msg_done)
+		return false;
+	if (!c->conn)
+		; /* the client left meanwhile */
+	else if (!m)
+		call_fail(c, CODE_UNAVAILABLE, "iron-control did not answer: try again");
+	else if (IPC_RECORD(m, msg_done)->status != 200)
+		call_fail_done(c, IPC_RECORD(m, msg_done));
+	else if (!scope_covers(c->scopes, op_info_get(c->op)->scope))
+		call_fail(c, CODE_SCOPE_MISSING, "this key's scopes do not cover this call; use one that has the scope");
+	else if (c->fail_status)
+		call_fail(c, c->fail_code, "%s", c->fail_message);
+	else
+		exec_ws_start(c);
+	call_release(c);
+	return true;
+}
+
+static void check_key(struct call *c)
+{
+	struct msg_req who;
+
+	call_identify(c, &who);
+	struct msg_page me = {.op = OP_ME, .key_hash = who.key_hash, .address = who.address, .client = who.client};
+	call_ask(c, MSG_TYPE_msg_page, &me, API_CONTROL_MS, on_key_checked);
+}
+
 static unsigned held_ms(const struct call *c)
 {
 	return c->op == OP_VM_GET ? c->params.object.wait_ms : 0;
@@ -420,14 +456,14 @@ void call_start(struct call *c, struct buf *body)
 	call_hold(c);
 	if (!c->fail_status)
 		take_body(c, buf_str(body));
-	if (c->fail_status)
+	if (c->has_key && (c->fail_status || c->op == OP_VM_EXEC_WS))
+		check_key(c);
+	else if (c->fail_status)
 		call_fail(c, c->fail_code, "%s", c->fail_message);
 	else if (c->shape->answer == ANSWER_LOCAL)
 		answer_local(c);
 	else if (c->op == OP_VM_EXEC)
 		exec_start(c);
-	else if (c->op == OP_VM_EXEC_WS)
-		exec_ws_start(c);
 	else
 		ask(c);
 	call_release(c);

@@ -14,6 +14,7 @@ struct call {
 	struct answer answer;
 	bool has_key;
 	uint8_t key_hash[32];
+	uint32_t scopes; /* of the key, once they were asked for */
 	char address[64], client[129], method[17], path[256];
 	struct str websocket_key;
 	uint64_t started_us;
@@ -46,7 +47,7 @@ void call_record(struct call *c, unsigned status);
 
 /* exec.c: the body was read and checked; takes the call over. */
 void exec_start(struct call *c);
-/* exec_ws.c: the same for an upgrade. */
+/* exec_ws.c: the same for an upgrade; the key covers it. */
 void exec_ws_start(struct call *c);
 /* The API's code for a stream_error's. */
 enum api_code exec_error_code(struct str code);
