@@ -1,6 +1,8 @@
 #pragma once
 /* The handlers of the API's operations, by file. Which there are is ops.c's table. */
+#include "codec/ip.h"
 #include "control/request.h"
+#include "policy/host_pattern.h"
 
 /* ops_vm_create.c, ops_vm.c, ops_exec.c */
 void op_vm_create(struct request *r);
@@ -39,6 +41,10 @@ bool op_admit_vm(struct request *r, const struct vm_spec *spec);
 /* A rule as asked for, in canonical form: its strings are in out. -EINVAL with a sentence that begins with the field.
  */
 int op_take_rule(struct str encoded, bool tls_given, struct buf *out, struct rec_rule *ret, struct error *reterr);
+
+/* What a filter says, in the form in which hosts and CIDRs are stored and recorded; as it is where it is neither. */
+struct str op_canonical_host(struct str asked, char ret[HOST_PATTERN_SIZE]);
+struct str op_canonical_cidr(struct str asked, char ret[CIDR_TEXT_SIZE]);
 
 /* POST /vms, start and stop hold their answer so long (API.md, Conventions). */
 #define HOLD_MS 1000

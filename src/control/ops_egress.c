@@ -123,16 +123,40 @@ static int rule_row(struct request *r, const struct rec_rule *rule)
 	return code;
 }
 
+struct str op_canonical_host(struct str asked, char ret[HOST_PATTERN_SIZE])
+{
+	struct host_pattern pattern;
+	struct error e = {0};
+
+	if (!asked.len || host_pattern_parse(asked, hostname_parse_idn, &pattern, &e))
+		return asked;
+	host_pattern_format(&pattern, ret);
+	return str_of(ret);
+}
+
+struct str op_canonical_cidr(struct str asked, char ret[CIDR_TEXT_SIZE])
+{
+	struct cidr cidr;
+
+	if (!asked.len || cidr_parse(asked, &cidr))
+		return asked;
+	cidr_format(&cidr, ret);
+	return str_of(ret);
+}
+
 void op_rule_list(struct request *r)
 {
 	_cleanup_(arena_finish) struct arena a = {.max = (size_t)32 << 20};
-	const struct msg_rule_list *q = REQUEST_RECORD(r, msg_rule_list);
+	struct msg_rule_list q = *REQUEST_RECORD(r, msg_rule_list);
+	char host[HOST_PATTERN_SIZE], cidr[CIDR_TEXT_SIZE];
 	struct store_rules rules;
 	struct store_vm vm;
 
-	if (q->vm && !op_find_vm(r, q->vm, &a, &vm))
+	if (q.vm && !op_find_vm(r, q.vm, &a, &vm))
 		return;
-	int code = store_rules_list(r->control->store, r->workspace, q, &a, &rules);
+	q.host = op_canonical_host(q.host, host);
+	q.cidr = op_canonical_cidr(q.cidr, cidr);
+	int code = store_rules_list(r->control->store, r->workspace, &q, &a, &rules);
 	if (code == -EINVAL) {
 		request_fail(r, CODE_VALIDATION_ERROR, "cursor must be one that an earlier answer gave");
 		return;
