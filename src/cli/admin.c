@@ -103,20 +103,43 @@ static int run_keys_create(struct context *c)
 	return 0;
 }
 
+/* The id of the one key of that name: two may share a name, and then it says neither. */
+static int find_key(struct context *c, const char *name, char **ret_id)
+{
+	_cleanup_free_ char *escaped = client_escape(c->client, name);
+	_cleanup_free_ char *path = xasprintf("/keys?name=%s", escaped);
+	json_t *data = NULL;
+
+	int r = list_all(c, path, &data);
+	if (r)
+		return r;
+	size_t n = json_array_size(data);
+	if (n == 0)
+		r = error_set(&c->error, -ENOENT, "there is no key '%s'; `iron keys list` shows those there are", name);
+	else if (n > 1)
+		r = error_set(&c->error, -EINVAL, "%zu keys are named '%s'; give the id, as `iron keys list` shows it", n, name);
+	else
+		*ret_id = xstrdup(get_string(json_array_get(data, 0), "id"));
+	json_decref(data);
+	return r;
+}
+
 static int run_keys_revoke(struct context *c)
 {
 	_cleanup_(reply_finish) struct reply r = {0};
-	_cleanup_free_ char *escaped = client_escape(c->client, c->args.words[0]);
-	_cleanup_free_ char *path = xasprintf("/keys/%s", escaped);
+	const char *word = c->args.words[0];
+	_cleanup_free_ char *id = NULL;
 
-	if (strncmp(c->args.words[0], "key_", 4) != 0) {
-		error_set(&c->error, -EINVAL, "give the key's id, as `iron keys list` shows it");
+	if (strncmp(word, "key_", 4) == 0)
+		id = xstrdup(word);
+	else if (find_key(c, word, &id))
 		return EXIT_FAILED;
-	}
+	_cleanup_free_ char *escaped = client_escape(c->client, id);
+	_cleanup_free_ char *path = xasprintf("/keys/%s", escaped);
 	if (client_ask(c->client, "DELETE", path, NULL, &r, &c->error))
 		return EXIT_FAILED;
 	if (!c->json)
-		out_line("%s revoked", c->args.words[0]);
+		out_line("%s revoked", word);
 	return 0;
 }
 
@@ -244,7 +267,7 @@ const struct command admin_commands[] = {
 	 "  --days N            it expires after this many days\n\n"
 	 "Examples:\n  iron keys create ci --scope vm:read --scope vm:run --days 90\n",
 	 key_options, 1, 1, false, run_keys_create},
-	{"keys revoke", "KEY", "end a key, by its id", "Examples:\n  iron keys revoke key_0c3n9m5k2r7tq\n", none, 1, 1, false, run_keys_revoke},
+	{"keys revoke", "KEY", "end a key, by its id or name", "Examples:\n  iron keys revoke ci\n  iron keys revoke key_0c3n9m5k2r7tq\n", none, 1, 1, false, run_keys_revoke},
 	{"image list", "", "list images", "Examples:\n  iron image list\n", none, 0, 0, false, run_image_list},
 	{"image show", "IMAGE", "show an image", "Examples:\n  iron image show base\n", none, 1, 1, false, run_image_show},
 	{"host", "", "the host: accelerator, isolation, roles, room", "Examples:\n  iron host\n  iron host --json\n", none, 0, 0, false, run_host},
