@@ -265,6 +265,21 @@ def test_an_interrupted_build_leaves_nothing(state, stage):
     assert leftovers(state) == [] and images(state) == before
 
 
+def test_a_build_runs_in_its_walls(state):
+    job = start_build(state)
+    while "fetching" not in job.stdout.readline():
+        assert job.poll() is None
+    found = [dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+             for pid in inside(state / "state" / "images")]
+    job.send_signal(signal.SIGINT)
+    job.wait(20)
+    job.stdout.close()
+    assert found
+    for status in found:
+        assert status["Seccomp"] == "2", status["Name"]
+        assert "0" not in status["Uid"].split() and status["CapEff"] == "0" * 16, status["Name"]
+
+
 def test_a_killed_build_is_cleared_by_the_next_and_its_processes_are_gone(state):
     before = images(state)
     job = start_build(state)

@@ -58,3 +58,9 @@ void sandbox_probe(struct sandbox_report *ret);
  * use: exit. -EPERM, -ENOSYS (names the wall), -EINVAL (a mistake in s). */
 int sandbox_enter(const struct sandbox *s, uid_t uid, gid_t gid, const struct sandbox_path *paths, bool degraded,
 		  struct sandbox_report *ret_report, struct error *reterr);
+
+/* For a job that must keep set-uid programs and mount(2) (iron-worker's user namespace): the named calls are answered with
+ * EPERM, everything else stays as it is, and no_new_privs is not set. Needs CAP_SYS_ADMIN, so it comes before the change of
+ * identity. names end with NULL; those that this architecture lacks are passed over. -EPERM, -ENOSYS. */
+int sandbox_refuse(const char *const *names, struct error *reterr);
+

@@ -211,3 +211,22 @@ int seccomp_enter(const struct sandbox *s, struct error *reterr)
 	seccomp_release(ctx);
 	return r;
 }
+
+int sandbox_refuse(const char *const *names, struct error *reterr)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+	int r = 0;
+
+	if (!ctx)
+		return error_set(reterr, -ENOMEM, "sandbox: seccomp_init failed");
+	seccomp_attr_set(ctx, SCMP_FLTATR_CTL_NNP, 0);
+	for (; *names && r == 0; names++) {
+		int nr = seccomp_syscall_resolve_name(*names);
+		if (nr >= 0)
+			r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), nr, 0);
+	}
+	if (r == 0)
+		r = seccomp_load(ctx);
+	seccomp_release(ctx);
+	return r < 0 ? error_set(reterr, r, "sandbox: seccomp: %s", strerror(-r)) : 0;
+}

@@ -7,9 +7,10 @@
  *
  * The walls of this job are its uid, no capability, bounded resources, a pid and a mount namespace of its own (irond made
  * them) and, for what runs as root while a guest's file system is filled, the user namespace that mmdebstrap makes out of
- * iron-work's subordinate uids. There is no seccomp filter and no `no new privileges` here, because making that user
- * namespace needs the set-uid newuidmap and mount(2). What it leaves is checked by irond as files, never executed on the
- * host, and boots only as a guest. */
+ * iron-work's subordinate uids. Making that namespace needs the set-uid newuidmap, mount(2) and unshare(2): there is no `no
+ * new privileges` and no Landlock here (which refuses mounts), and the seccomp filter is a list of what is refused: the
+ * kernel's other doors. What it leaves is checked by irond as files, never executed on the host, and boots only as a
+ * guest. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -25,6 +26,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "os/sandbox.h"
 
 #define MAX_FILE_BYTES ((rlim_t)8 << 30)
 
@@ -46,11 +48,21 @@ static int usage(void)
 	return 2;
 }
 
+/* Nothing that debootstrapping, dpkg or mke2fs does; each has been a way into kernels. */
+static const char *const refused[] = {
+	"acct", "add_key", "adjtimex", "bpf", "clock_adjtime", "clock_settime", "delete_module", "finit_module", "init_module",
+	"io_uring_enter", "io_uring_register", "io_uring_setup", "ioperm", "iopl", "kexec_file_load", "kexec_load", "keyctl",
+	"open_by_handle_at", "perf_event_open", "pidfd_getfd", "process_vm_readv", "process_vm_writev", "ptrace", "reboot",
+	"request_key", "settimeofday", "swapoff", "swapon", "userfaultfd", "vhangup", NULL};
+
 static int become(uid_t uid, gid_t gid)
 {
 	const struct rlimit none = {0, 0}, file = {MAX_FILE_BYTES, MAX_FILE_BYTES};
 
 	umask(022);
+	int r = sandbox_refuse(refused, NULL);
+	if (r < 0)
+		return r;
 	if (setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_FSIZE, &file) < 0)
 		return -errno;
 	if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
