@@ -11,6 +11,7 @@ import time
 import pytest
 from door_lab import in_namespace, lab, read_all, rule  # noqa: F401
 from door_wire import OUTCOME
+from harness import wait_for
 from test_door_limits import client_hello
 
 ASKS_WITHOUT_END = """
@@ -176,3 +177,24 @@ def test_the_page_inside_holds_what_fits_of_a_large_policy(lab):
     lab.policy(rule("api.example.com"))
     shown = json.loads(lab.http("http://iron.internal/", "-H", "Accept: application/json")[1])
     assert (len(shown["rules"]), shown["rules_not_shown"]) == (1, 0)
+
+
+CONNECTS = """
+import socket, sys
+for _ in range(30000):
+    s = socket.socket()
+    s.connect((sys.argv[1], 80))
+    s.close()
+"""
+
+
+def test_a_flood_of_connections_while_the_journal_stalls(lab):
+    lab.policy(rule("api.example.com"))
+    address = lab.address("api.example.com")
+    lab.audit.hold.clear()
+    try:
+        assert lab.guest("/usr/bin/python3", "-c", CONNECTS, address, timeout=60).returncode == 0
+        assert lab.http("http://api.example.com/")[0] == 503, "what waits for the journal is bounded"
+    finally:
+        lab.audit.hold.set()
+    wait_for("the door to open again", lambda: lab.http("http://api.example.com/")[0] == 200, 10)

@@ -13,6 +13,7 @@
 #define BATCH_RECORDS 2048
 #define ACK_TIMEOUT_MS 10000
 #define REFUSED_MS 1000
+#define UNANSWERED_BYTES ((size_t)4 << 20) /* of records: past them no connection is opened, whoever floods */
 #define KEPT_CLOSES 4096
 #define RETRIED_CLOSES 512 /* kept ones sent again, a second */
 #define REFUSED_VMS 32
@@ -57,6 +58,7 @@ struct journal {
 	struct kept_close kept[KEPT_CLOSES]; /* closes that no iron-audit has acknowledged */
 	unsigned nkept;
 	uint64_t refused_until_ms;
+	size_t unanswered; /* bytes of the records in all batches */
 	struct {
 		uint64_t vm, until_ms;
 	} refused[REFUSED_VMS]; /* over their budget of the journal */
@@ -100,6 +102,7 @@ static void batch_done(struct batch *b)
 	for (size_t i = 0; i < b->items.n; i++)
 		free((void *)(uintptr_t)b->items.v[i].close.p);
 	b->items.n = 0;
+	j->unanswered -= b->records.len;
 	buf_clear(&b->records);
 	if (j->spare)
 		batch_free(b);
@@ -184,8 +187,10 @@ static struct batch *batch_with_room(struct journal *j, size_t len)
 static void add(struct journal *j, struct str record, struct item item)
 {
 	struct batch *b = batch_with_room(j, record.len);
+	size_t before = b->records.len;
 
 	wire_list_add(&b->records, record);
+	j->unanswered += b->records.len - before;
 	VEC_PUSH(&b->items, item);
 }
 
@@ -398,7 +403,7 @@ struct journal_entry *journal_open(struct journal *j, const struct record_open *
 {
 	_cleanup_(buf_finish) struct buf b = {0};
 
-	if (!is_writable(j, open->vm) || encode(RECORD_OPEN, open, &b))
+	if (!is_writable(j, open->vm) || j->unanswered >= UNANSWERED_BYTES || encode(RECORD_OPEN, open, &b))
 		return NULL;
 	struct journal_entry *e = xcalloc(1, sizeof *e);
 	*e = (struct journal_entry){.journal = j, .vm = open->vm, .on_written = on_written, .arg = arg};

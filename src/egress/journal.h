@@ -24,7 +24,7 @@ void journal_retry(struct journal *j);
 
 /* on_written runs once, later, from the loop: code 0 and the open's sequence, or why it is not in the file. It may be
  * NULL. NULL is returned, and on_written not called, when nothing can be written: no iron-audit is there, or it refused
- * all, or all of this VM (over its budget), within the last second. */
+ * all, or all of this VM (over its budget), within the last second, or it is far behind. */
 typedef void journal_written(struct journal_entry *e, int code, void *arg);
 struct journal_entry *journal_open(struct journal *j, const struct record_open *open, journal_written *on_written,
 				   void *arg);
