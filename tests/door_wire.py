@@ -1,34 +1,18 @@
-"""The messages between iron's processes, read from the same tables that the C code is made of (src/codec/*.h), so that
-the two cannot drift. Enough for a test to play irond, iron-control and iron-audit toward one role."""
+"""wire.py as the door's tests speak it: records as namespaces of text, an end of file that raises, and the headers'
+enumerations by name. Enough to play irond, iron-control and iron-audit toward one worker."""
 
-import pathlib
 import re
 import socket
-import struct
 import types
 
-CODEC = pathlib.Path(__file__).resolve().parent.parent / "src" / "codec"
-ANSWER = 0x80000000
-FORMATS = {"u8": "<B", "u16": "<H", "u32": "<I", "u64": "<Q", "i64": "<q", "flag": "<?"}
+import wire
+from wire import ANSWER, encode, pack_list, unpack_list  # noqa: F401 (the lab's own)
 
-
-def _headers():
-    text = "".join(path.read_text() for path in sorted(CODEC.glob("*.h")))
-    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
-    return text.replace("\\\n", " ")
-
-
-_text = _headers()
-TABLES = {
-    name.lower(): re.findall(r"F\(T, (\w+), (\w+), (\d+)\)", body)
-    for name, body in re.findall(r"#define (\w+)_FIELDS\(F, T\)([^\n]*)", _text)
-}
-NUMBERS = {record: int(n) for n, record in re.findall(r"M\((\d+), (\w+), \d+\)", _text)}
-RECORDS = {number: record for record, number in NUMBERS.items()}
+_text = "".join(path.read_text() for path in sorted(wire.CODEC.glob("*.h")))
 
 
 def _enum(name):
-    body = re.search(r"enum " + name + r" \{([^}]*)\}", _text).group(1)
+    body = re.search(r"enum " + name + r" \{([^}]*)\}", re.sub(r"/\*.*?\*/", "", _text, flags=re.S)).group(1)
     values, n = {}, 0
     for item in filter(None, (i.strip() for i in body.split(","))):
         key, _, value = item.partition("=")
@@ -43,57 +27,11 @@ RECORD_TYPES = {v: k.lower() for k, v in _enum("record_type").items()}
 PROTOCOL, VERDICT, OUTCOME = _enum("egress_protocol"), _enum("egress_verdict"), _enum("close_outcome")
 
 
-def pack_list(items):
-    out = b""
-    for item in items:
-        if isinstance(item, int):
-            item = struct.pack("<Q", item)
-        elif isinstance(item, str):
-            item = item.encode()
-        out += struct.pack("<I", len(item)) + item
-    return out
-
-
-def unpack_list(data):
-    items = []
-    while data:
-        n = struct.unpack_from("<I", data)[0]
-        items.append(data[4 : 4 + n])
-        data = data[4 + n :]
-    return items
-
-
-def encode(record, **values):
-    out = b""
-    fields = TABLES[record]
-    unknown = set(values) - {name for _, name, _ in fields}
-    assert not unknown, f"{record} has no {unknown}"
-    for kind, name, _ in fields:
-        if kind in FORMATS:
-            out += struct.pack(FORMATS[kind], values.get(name, 0))
-            continue
-        value = values.get(name, b"")
-        if isinstance(value, (list, tuple)):
-            value = pack_list(value)
-        elif isinstance(value, str):
-            value = value.encode()
-        out += struct.pack("<I", len(value)) + value
-    return out
-
-
 def decode(record, data):
-    values, at = {}, 0
-    for kind, name, _ in TABLES[record]:
-        if kind in FORMATS:
-            values[name] = struct.unpack_from(FORMATS[kind], data, at)[0]
-            at += struct.calcsize(FORMATS[kind])
-            continue
-        n = struct.unpack_from("<I", data, at)[0]
-        raw = data[at + 4 : at + 4 + n]
-        values[name] = raw.decode("utf-8", "surrogateescape") if kind == "str" else unpack_list(raw)
-        at += 4 + n
-    assert at == len(data), f"{record}: {len(data) - at} bytes are left"
-    return types.SimpleNamespace(**values)
+    kinds = dict(wire.RECORDS[record])
+    values = wire.decode(record, data)
+    return types.SimpleNamespace(**{
+        name: value.decode("utf-8", "surrogateescape") if kinds[name] == "str" else value for name, value in values.items()})
 
 
 class Channel:
@@ -101,17 +39,17 @@ class Channel:
 
     def __init__(self, sock):
         self.sock, self.txn = sock, 0
+        self.wire = wire.Channel(sock)
 
     def send(self, record, txn=0, fds=(), **values):
-        data = struct.pack("<HHI", NUMBERS[record], 0, txn) + encode(record, **values)
-        socket.send_fds(self.sock, [data], list(fds))
+        self.wire.send(record, txn=txn, fds=fds, **values)
 
     def receive(self):
         data, fds, _, _ = socket.recv_fds(self.sock, 1 << 18, 16)
         if not data:
             raise EOFError
-        number, _, txn = struct.unpack_from("<HHI", data)
-        return RECORDS[number], txn, decode(RECORDS[number], data[8:]), fds
+        number, txn = int.from_bytes(data[:2], "little"), int.from_bytes(data[4:8], "little")
+        return wire.NAMES[number], txn, decode(wire.NAMES[number], data[8:]), fds
 
     def call(self, record, fds=(), **values):
         """The answer to a request; what else comes meanwhile is not expected."""
@@ -123,7 +61,5 @@ class Channel:
 
 
 def channel_pair():
-    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for s in (a, b):
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    return Channel(a), b
+    ours, theirs = wire.Channel.pair()
+    return Channel(ours.sock), theirs
