@@ -195,7 +195,7 @@ static int finish_exec(union params *p, struct arena *a, struct error *reterr)
 /* --- egress, audit, keys, images --- */
 
 static const struct field policy_fields[] = {
-	{"mode", FIELD_CHOICE, .required = true, .choices = MODES, AT(msg_policy_put, mode), .doc = "What a request that no rule allows gets"},
+	{"mode", FIELD_CHOICE, .choices = MODES, .absent = 255, AT(msg_policy_put, mode), .doc = "What a request that no rule allows gets"},
 };
 static const struct field_set policy_body = SET(policy_fields);
 
