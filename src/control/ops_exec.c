@@ -42,8 +42,10 @@ void op_exec_open(struct request *r)
 		return;
 	if (vm.state != VM_READY) {
 		const char *progress = life_progress(r->control->lives, m->vm);
-		request_fail(r, CODE_VM_NOT_RUNNING, "the VM is not ready, it is %s%s%s%s; wait for it, or start it",
-			     vm_state_detail(vm.state), progress[0] ? " (" : "", progress, progress[0] ? ")" : "");
+		bool gone = VM_STATES_GONE & VM_STATE_BIT(vm.state);
+		request_fail(r, CODE_VM_NOT_RUNNING, "the VM is not ready, it is %s%s%s%s; %s", vm_state_detail(vm.state),
+			     progress[0] ? " (" : "", progress, progress[0] ? ")" : "",
+			     gone ? "create a new one" : "wait for it, or start it");
 		return;
 	}
 	detail_of(m, &d);
