@@ -7,7 +7,7 @@ import time
 
 import pytest
 from door_lab import Lab, read_all, read_until, rule
-from door_wire import OUTCOME, PROTOCOL
+from door_wire import OUTCOME, PROTOCOL, VERDICT
 from harness import wait_for
 
 
@@ -35,6 +35,18 @@ def test_silence_is_closed_at_the_peek_deadline(lab):
     assert 0.8 < time.monotonic() - start < 2
     closed = lab.audit.close_of(lab.audit.one(mark))
     assert closed.outcome == OUTCOME["CLOSE_TIMEOUT"] and "peek deadline" in closed.reason
+
+
+@pytest.mark.parametrize("begun", [b"FROB / HTTP/1.1\r\nHost: other.exam", b"\x16\x03\x01\x01\x00\x01"])
+def test_what_was_begun_does_not_become_raw_by_stalling(lab, begun):
+    """In warn mode a server that speaks first is waited for; a request or a hello that stalls is not."""
+    lab.policy(mode=1)
+    mark = lab.audit.mark()
+    s = lab.connect("mail.example.com", 2525)
+    s.send(begun)
+    assert read_all(s) == (b"", True)
+    opened = lab.audit.one(mark, host="mail.example.com")
+    assert opened.verdict == VERDICT["VERDICT_DENIED"] and "peek deadline" in opened.reason
 
 
 def test_half_a_hello_is_closed_at_the_peek_deadline(lab):

@@ -157,6 +157,25 @@ static bool is_web_port(uint16_t port)
 	return port == 80 || port == 443;
 }
 
+/* Silence may be a protocol in which the server speaks first. A hello or a request that was begun and not ended is none:
+ * it may not become raw, unjudged, by stalling (warn mode would let raw pass). */
+static void peek_deadline(struct conn *c)
+{
+	static const char reason[] = "no ClientHello and no request within the peek deadline";
+	struct verdict v;
+	char byte;
+
+	if (sock_peek(&c->client, &byte, 1) <= 0) {
+		as_raw(c, CLOSE_TIMEOUT, reason);
+		return;
+	}
+	conn_judge(c, &c->target, &v, NULL);
+	if (v.verdict != VERDICT_DENIED)
+		verdict_refuse(&v, reason);
+	conn_record_denied(c, PROTO_TCP, &v, NULL, 0, CLOSE_TIMEOUT);
+	conn_abort(c);
+}
+
 static void first_tick(struct conn *c, uint64_t now_ms)
 {
 	unsigned wait_ms = c->vm->door->peek_ms;
@@ -168,7 +187,7 @@ static void first_tick(struct conn *c, uint64_t now_ms)
 			wait_ms = MIN(wait_ms, DENIED_WAIT_MS);
 	}
 	if (now_ms - c->opened_ms >= wait_ms)
-		as_raw(c, CLOSE_TIMEOUT, "no ClientHello and no request within the peek deadline");
+		peek_deadline(c);
 }
 
 /* Whether the name alone is enough to relay: then nothing needs to be waited for. */

@@ -101,7 +101,8 @@ static struct arg_option *all_options(const struct command *c)
 static int check_words(const struct command *c, const struct args *a, struct error *reterr)
 {
 	if (a->n_words < c->min_words || a->n_words > c->max_words || (a->rest && !c->takes_rest))
-		return error_set(reterr, -EINVAL, "usage: iron %s %s; `iron %s --help` has examples", c->name, c->words, c->name);
+		return error_set(reterr, -EINVAL, "usage: iron %s%s%s; `iron %s --help` has examples", c->name, *c->words ? " " : "",
+				 c->words, c->name);
 	for (size_t i = 0; i < a->n_words; i++)
 		if (!*a->words[i])
 			return error_set(reterr, -EINVAL, "a name is empty; is a variable unset?");
