@@ -1,6 +1,7 @@
 """The main job, end to end, on mini: a VM, one door, a record"""
 
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -152,3 +153,29 @@ def test_stop_start_and_destroy(iron, two):
     assert json.dumps(iron.call("GET", "/vms")).count(vm["id"]) == 0
     again = iron.call("POST", "/vms", {"name": "two"}, status=201)
     assert iron.api("DELETE", f"/vms/{again['id']}?force=true").status == 204
+
+
+def copy_of_image(iron, image, letter, created_at):
+    """Another whole image of the same name; its id differs in the last letter."""
+    images = iron.dir / "state/images"
+    new = image[:-1] + letter
+    shutil.copytree(images / image, images / new)
+    manifest = images / new / "manifest.json"
+    manifest.chmod(0o644)
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "id": new, "created_at": created_at}))
+    return new
+
+
+def test_a_replaced_image_goes_when_no_vm_was_made_of_it(iron, two):
+    """And new VMs are made of the newest, in whatever order images are found."""
+    image = iron.call("GET", "/images")[0]["id"]
+    letters = [c for c in "0123456789" if c != image[-1]]
+    unused = copy_of_image(iron, image, letters[0], "2020-01-01T00:00:00.000Z")
+    newest = copy_of_image(iron, image, letters[1], "2099-01-01T00:00:00.000Z")
+    iron.stop_irond()
+    iron.start_irond()
+    there = {path.name for path in (iron.dir / "state/images").glob("img_*")}
+    assert {image, newest} <= there and unused not in there
+    assert [i["id"] for i in iron.call("GET", "/images")] == [newest]
+    iron.call("POST", f"/vms/{two[0]['id']}/start")
+    assert iron.run(iron.wait_ready(two[0]["id"]), "hostname")["stdout"] == "one\n"

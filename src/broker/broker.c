@@ -66,6 +66,25 @@ int broker_rescan_images(struct broker *b, struct error *reterr)
 	return 0;
 }
 
+/* At a start, before anyone can ask for a VM: images that a newer one of their name has replaced, and that no VM was made
+ * of, go. The list is newest first. */
+static void prune_images(struct broker *b)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < b->images.n; i++) {
+		const struct image *image = &b->images.v[i];
+		bool replaced = false;
+		for (size_t k = 0; k < kept && !replaced; k++)
+			replaced = strcmp(b->images.v[k].name, image->name) == 0;
+		if (replaced && !vms_use_image(b, image->id) && image_remove(b->conf->state_dir, image->id) == 0)
+			log_info("replaced image removed", "image=%s name=%s", log_id("img_", image->id), log_quote(image->name));
+		else
+			b->images.v[kept++] = *image;
+	}
+	b->images.n = kept;
+}
+
 /* --- stopping --- */
 
 static bool is_down(const struct role_proc *r)
@@ -339,8 +358,10 @@ static int setup(struct broker *b, struct error *reterr)
 	if ((r = accel_get(b->conf, &b->accel, reterr)) < 0)
 		return r;
 	broker_progress(b, "accelerator: %s (%s)", b->accel.kvm ? "kvm" : "tcg", b->accel.reason);
-	if ((r = broker_rescan_images(b, reterr)) < 0 || (r = vms_load(b, reterr)) < 0 ||
-	    (r = nft_host_install(b->conf, b->conf->uid_base, UIDS_WORKERS, reterr)) < 0 ||
+	if ((r = broker_rescan_images(b, reterr)) < 0 || (r = vms_load(b, reterr)) < 0)
+		return r;
+	prune_images(b);
+	if ((r = nft_host_install(b->conf, b->conf->uid_base, UIDS_WORKERS, reterr)) < 0 ||
 	    (r = listeners_open(b->conf, &b->listeners, reterr)) < 0 ||
 	    (r = ctl_server_create(b, socket, &b->ctl, reterr)) < 0 || (r = broker_remember_conf(b, reterr)) < 0)
 		return r;

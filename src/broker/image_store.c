@@ -139,6 +139,16 @@ int image_open(const char *state_dir, uint64_t id, struct image_files *ret, stru
 	return image_open_directory(dir, ret, reterr);
 }
 
+int image_remove(const char *state_dir, uint64_t id)
+{
+	_cleanup_free_ char *images = image_directory(state_dir);
+	char text[ID_TEXT_SIZE];
+
+	id_format("img_", id, text);
+	_cleanup_free_ char *dir = xasprintf("%s/%s", images, text);
+	return dir_remove(dir);
+}
+
 static int newest_first(const void *a, const void *b)
 {
 	const struct image *x = a, *y = b;

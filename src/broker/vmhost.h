@@ -78,6 +78,9 @@ struct image_list {
 int image_scan(const char *state_dir, struct image_list *ret, struct error *reterr);
 void image_list_finish(struct image_list *l);
 
+/* Removes an image's files; an absent one is fine. */
+int image_remove(const char *state_dir, uint64_t id);
+
 struct image_files {
 	int kernel_fd, initrd_fd, disk_fd; /* read-only; disk_fd -1: none */
 	char cmdline[512];                 /* the image's own part of the kernel command line */

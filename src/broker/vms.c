@@ -128,6 +128,17 @@ bool vms_have_pid(const struct broker *b, pid_t pid)
 	return false;
 }
 
+bool vms_use_image(const struct broker *b, uint64_t image)
+{
+	struct map_slot *slot;
+	size_t i = 0;
+
+	while (map_next(&b->vms, &i, &slot))
+		if (((struct vm *)slot->value)->record.image == image)
+			return true;
+	return false;
+}
+
 void vms_each_role(struct broker *b, broker_role_fn *fn, void *user)
 {
 	struct map_slot *slot;

@@ -31,6 +31,7 @@ void vms_worker_gone(struct broker *b, struct workspace *w, const char *why);
 
 /* Whether that is a QEMU of ours. */
 bool vms_have_pid(const struct broker *b, pid_t pid);
+bool vms_use_image(const struct broker *b, uint64_t image); /* some VM was made of it */
 /* How many VMs are not stopped. */
 unsigned vms_running(const struct broker *b);
 /* Asks the guests to power off, or (force) kills. */
