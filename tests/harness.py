@@ -17,7 +17,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("IRON_BUILD", ROOT / "build-test" / "gcc"))
-# what runs inside guests is static, which a sanitized build is not
+# what runs inside guests is static, and the image builder may not trace itself: neither is sanitized
 GUEST_BUILD = pathlib.Path(os.environ.get("IRON_GUEST_BUILD", BUILD))
 ROLES = ["iron-api", "iron-control", "iron-vm", "iron-egress", "iron-audit", "iron-worker"]
 # Images are made once for all tests of a checkout and copied by link; irond itself caches them by their inputs.
@@ -53,7 +53,8 @@ def libexec_dir(parent):
     directory = parent / "libexec"
     directory.mkdir()
     for role in ROLES:
-        (directory / role).symlink_to(BUILD / "src" / "prog" / role)
+        build = GUEST_BUILD if role == "iron-worker" else BUILD
+        (directory / role).symlink_to(build / "src" / "prog" / role)
     (directory / "iron-agent").symlink_to(GUEST_BUILD / "src" / "agent" / "iron-agent")
     return directory
 
