@@ -69,5 +69,12 @@ class Fresh:
     def __exit__(self, *exc):
         self.holder.kill()  # and with it, by --kill-child, everything inside
         self.holder.wait()
-        wait_for("everything inside to end", lambda: not pathlib.Path(f"/proc/{self.pid}").exists())
+        wait_for("everything inside to end", self.has_ended)
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def has_ended(self):
+        """Gone, or a zombie that the first process of our own namespace does not reap."""
+        try:
+            return "State:\tZ" in pathlib.Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return True
