@@ -133,9 +133,42 @@ static int follow(struct context *c, const char *path)
 	}
 }
 
+/* The newest, oldest first, as one reads a log. A page may be short, even empty, and not the last: the API looks through
+ * its index for a bounded time only. */
+static int show_newest(struct context *c, const char *path, size_t limit)
+{
+	_cleanup_free_ char *cursor = NULL;
+	json_t *found = json_array();
+	bool more = true;
+
+	while (more && json_array_size(found) < limit) {
+		_cleanup_(reply_finish) struct reply r = {0};
+		_cleanup_free_ char *escaped = cursor ? client_escape(c->client, cursor) : NULL;
+		_cleanup_free_ char *page = xasprintf("%s&order=desc&limit=%zu%s%s", path, limit - json_array_size(found),
+						      escaped ? "&cursor=" : "", escaped ? escaped : "");
+		if (client_ask(c->client, "GET", page, NULL, &r, &c->error)) {
+			json_decref(found);
+			return EXIT_FAILED;
+		}
+		json_array_extend(found, json_object_get(r.body, "data"));
+		const char *next = json_string_value(json_object_get(r.body, "cursor"));
+		more = json_is_true(json_object_get(r.body, "has_more")) && next;
+		free(cursor);
+		cursor = next ? xstrdup(next) : NULL;
+	}
+	json_t *reversed = json_array();
+	for (size_t i = json_array_size(found); i-- > 0;)
+		json_array_append(reversed, json_array_get(found, i));
+	show(c, reversed);
+	if (!c->json && json_array_size(found) == 0)
+		out_line("nothing on record here");
+	json_decref(reversed);
+	json_decref(found);
+	return 0;
+}
+
 static int run_egress(struct context *c)
 {
-	_cleanup_(reply_finish) struct reply r = {0};
 	_cleanup_(buf_finish) struct buf path = {0};
 	char since[RFC3339_SIZE];
 	long limit = 50;
@@ -149,20 +182,8 @@ static int run_egress(struct context *c)
 		_cleanup_free_ char *z = buf_take_z(&path);
 		return follow(c, z);
 	}
-	/* the newest, oldest first, as one reads a log */
-	buf_printf(&path, "&order=desc&limit=%ld", limit);
 	_cleanup_free_ char *z = buf_take_z(&path);
-	if (client_ask(c->client, "GET", z, NULL, &r, &c->error))
-		return EXIT_FAILED;
-	const json_t *data = json_object_get(r.body, "data");
-	json_t *reversed = json_array();
-	for (size_t i = json_array_size(data); i-- > 0;)
-		json_array_append(reversed, json_array_get(data, i));
-	show(c, reversed);
-	json_decref(reversed);
-	if (!c->json && json_array_size(data) == 0)
-		out_line("nothing on record here");
-	return 0;
+	return show_newest(c, z, (size_t)limit);
 }
 
 static const struct arg_option options[] = {{"follow", 'f', false}, {"vm", 0, true},    {"verdict", 0, true}, {"host", 0, true},
