@@ -29,6 +29,7 @@
 #include "broker/nflog.h"
 #include "broker/nft.h"
 #include "broker/vmhost.h"
+#include "os/fdutil.h"
 
 #define TAP "tap0"
 #define TCP_PORT 15001
@@ -269,11 +270,9 @@ static int outcome_receive(int channel, struct outcome *ret)
 	struct iovec text = {.iov_base = &ret->error, .iov_len = sizeof ret->error};
 	struct msghdr m = {
 		.msg_iov = &text, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control};
-	struct pollfd p = {.fd = channel, .events = POLLIN};
 
-	int r = poll(&p, 1, DEADLINE_MS);
-	if (r <= 0)
-		return error_set(&ret->error, r < 0 ? -errno : -ETIMEDOUT, "the network namespace was not made in time");
+	if (fd_wait(channel, POLLIN, DEADLINE_MS) < 0)
+		return error_set(&ret->error, -ETIMEDOUT, "the network namespace was not made in time");
 	if (recvmsg(channel, &m, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof ret->error) {
 		memset(&ret->error, 0, sizeof ret->error);
 		return error_set(&ret->error, -EIO, "the maker of the network namespace died");

@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 int file_read(const char *path, size_t max, struct buf *out)
 {
@@ -214,4 +216,18 @@ int unix_connect(const char *path, int *ret_fd)
 int unix_connect_now(const char *path, int *ret_fd)
 {
 	return connect_to(path, SOCK_NONBLOCK, ret_fd);
+}
+
+int fd_wait(int fd, short events, int timeout_ms)
+{
+	const uint64_t end = mono_ms() + (uint64_t)MAX(timeout_ms, 0);
+	struct pollfd p = {.fd = fd, .events = events};
+	int n;
+
+	while ((n = poll(&p, 1, timeout_ms)) < 0 && errno == EINTR) {
+		uint64_t now = mono_ms();
+		if (timeout_ms >= 0)
+			timeout_ms = now < end ? (int)(end - now) : 0;
+	}
+	return n > 0 ? 0 : n < 0 ? -errno : -ETIMEDOUT;
 }

@@ -22,6 +22,10 @@ int dir_make_parents(const char *path);
  * 0 when it was absent. */
 int dir_remove(const char *path);
 
+/* poll(2) of one descriptor, carried on over signals. 0: something of events, or an error or hang-up that the next call on
+ * it will tell. -ETIMEDOUT; timeout_ms < 0 waits for ever. */
+int fd_wait(int fd, short events, int timeout_ms);
+
 /* Listening stream socket at path, replacing a stale one; mode is set before it accepts. -ENAMETOOLONG, -errno. */
 int unix_listen(const char *path, mode_t mode, int *ret_fd);
 /* Connected stream socket, blocking. */

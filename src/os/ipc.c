@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "os/fdutil.h"
 
 #define QUEUE_MAX ((size_t)16 << 20)
 #define TURN_MAX 64 /* messages handled before other events get their turn */
@@ -447,9 +448,7 @@ int ipc_send_blocking(int fd, enum msg_type type, uint32_t txn, const void *reco
 		r = send_now(fd, b.data, b.len, fds, nfds, MSG_DONTWAIT);
 		if (r != -EAGAIN && r != -EINTR)
 			break;
-		struct pollfd pfd = {.fd = fd, .events = POLLOUT};
-		poll(&pfd, 1, -1);
-		r = 0;
+		r = fd_wait(fd, POLLOUT, -1);
 	}
 	return r;
 }
@@ -476,7 +475,6 @@ int ipc_recv_blocking(int fd, int timeout_ms, void *space, const struct msg_info
 		uint64_t now = mono_ms();
 		if (timeout_ms >= 0 && now >= end)
 			return -ETIMEDOUT;
-		struct pollfd pfd = {.fd = fd, .events = POLLIN};
-		poll(&pfd, 1, timeout_ms < 0 ? -1 : (int)(end - now));
+		fd_wait(fd, POLLIN, timeout_ms < 0 ? -1 : (int)(end - now));
 	}
 }

@@ -1,6 +1,7 @@
 /* Files, directories, unix sockets and children. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -10,10 +11,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 
 #include <cmocka.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "os/fdutil.h"
 #include "os/pidfd.h"
 
@@ -135,6 +138,39 @@ static void children_are_told_apart(void **state)
 	close(pidfd);
 }
 
+static void on_alarm(int sig)
+{
+}
+
+/* irond loses a child while it waits for another: that wait is neither over nor late. */
+static void a_wait_goes_on_over_signals(void **state)
+{
+	const struct sigaction handler = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+	const struct itimerval every = {.it_interval = {.tv_usec = 2000}, .it_value = {.tv_usec = 2000}};
+	const struct itimerval never = {0};
+	int ends[2], status;
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	sigaction(SIGALRM, &handler, NULL);
+	setitimer(ITIMER_REAL, &every, NULL);
+	uint64_t began = mono_ms();
+	assert_int_equal(fd_wait(ends[0], POLLIN, 50), -ETIMEDOUT);
+	assert_true(mono_ms() - began >= 50);
+	pid_t pid = fork();
+	if (pid == 0) {
+		poll(NULL, 0, 50);
+		_exit(write(ends[1], "x", 1) == 1 ? 0 : 1);
+	}
+	assert_int_equal(fd_wait(ends[0], POLLIN, 20000), 0);
+	int pidfd;
+	assert_int_equal(pidfd_get(pid, &pidfd), 0);
+	assert_int_equal(pidfd_wait(pidfd, -1, &status), 0);
+	setitimer(ITIMER_REAL, &never, NULL);
+	close(pidfd);
+	close(ends[0]);
+	close(ends[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -143,6 +179,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(parents_are_made, setup, teardown),
 		cmocka_unit_test_setup_teardown(sockets_replace_stale_ones, setup, teardown),
 		cmocka_unit_test(children_are_told_apart),
+		cmocka_unit_test(a_wait_goes_on_over_signals),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "os/fdutil.h"
+
 #define IDTYPE_PIDFD ((idtype_t)3) /* P_PIDFD; the C library's header may be older */
 
 int pidfd_get(pid_t pid, int *ret_fd)
@@ -40,12 +42,9 @@ int pidfd_reap(int pidfd, int *ret_status)
 
 int pidfd_wait(int pidfd, int timeout_ms, int *ret_status)
 {
-	struct pollfd p = {.fd = pidfd, .events = POLLIN};
-	int n = poll(&p, 1, timeout_ms);
+	int r = fd_wait(pidfd, POLLIN, timeout_ms);
 
-	if (n < 0)
-		return -errno;
-	return n == 0 ? -ETIMEDOUT : pidfd_reap(pidfd, ret_status);
+	return r < 0 ? r : pidfd_reap(pidfd, ret_status);
 }
 
 void wait_status_format(int status, char ret[WAIT_TEXT_SIZE])
