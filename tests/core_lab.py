@@ -95,7 +95,7 @@ class Lab:
     def __init__(self, name="core", net=60, extra=""):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"iron-test-{name}-", dir="/tmp"))
         self.dir.chmod(0o755)
-        self.name = f"it-{name}"
+        self.name = f"it-{name}{os.getpid()}"  # two runs do not meet
         self.state, self.run = self.dir / "state", self.dir / "run"
         self.uid_base = 3000000 + 40000 * net
         self.port = free_port()

@@ -104,7 +104,7 @@ static void on_data(enum stream_kind kind, struct str data, void *user)
 {
 	struct exec *x = user;
 
-	switch (kind) {
+	switch ((int)kind) {
 	case STREAM_STDOUT:
 		gather(x, &x->output[0], data);
 		break;
@@ -117,12 +117,7 @@ static void on_data(enum stream_kind kind, struct str data, void *user)
 	case STREAM_ERROR:
 		on_error_record(x, data);
 		break;
-	case STREAM_STARTED:
-	case STREAM_STDIN:
-	case STREAM_EXEC:
-	case STREAM_STDIN_EOF:
-	case STREAM_SIGNAL:
-	case STREAM_RESIZE:
+	default:
 		break;
 	}
 }

@@ -159,7 +159,7 @@ static void on_data(enum stream_kind kind, struct str data, void *user)
 {
 	struct session *s = user;
 
-	switch (kind) {
+	switch ((int)kind) {
 	case STREAM_STDOUT:
 	case STREAM_STDERR:
 		send_channel(s, kind == STREAM_STDOUT ? CHANNEL_STDOUT : CHANNEL_STDERR, data);
@@ -175,11 +175,7 @@ static void on_data(enum stream_kind kind, struct str data, void *user)
 		break;
 	case STREAM_STARTED:
 		break;
-	case STREAM_STDIN:
-	case STREAM_EXEC:
-	case STREAM_STDIN_EOF:
-	case STREAM_SIGNAL:
-	case STREAM_RESIZE:
+	default:
 		broken_stream(s);
 		break;
 	}

@@ -14,8 +14,9 @@
  * agent_sync. The guest never speaks unasked outside of a stream, so whatever follows the echo belongs to this
  * connection.
  *
- * Streams. The host opens one with EXEC, under an id greater than any before in this connection. The guest answers
- * STARTED and, at last, exactly one of EXIT, ERROR or CLOSED; the id is over then. CLOSE (host): nobody listens any
+ * Streams. The host opens one with EXEC, or another request of codec/stream.h, under an id greater than any before in
+ * this connection. The guest answers as described there and, at last, with exactly one of EXIT, DONE, ERROR or CLOSED; the
+ * id is over then. EXEC_ROW and INFO use up the guest's credit like data, by the length of their payload. CLOSE (host): nobody listens any
  * more: SIGHUP to the processes; the guest answers CLOSED, or has sent another end already. Frames for an id that is
  * over are dropped by the guest, for one that was never opened they are a violation.
  *
@@ -42,8 +43,8 @@
 enum agent_side { AGENT_HOST = 1, AGENT_GUEST = 2, AGENT_EITHER = 3 };
 enum agent_scope { AGENT_CHANNEL, AGENT_STREAM };
 
-/* A(number, name, sender, scope, least and most bytes of payload). 64-95 are kept for files and archives, 96-127 for
- * streams to the guest's local ports. */
+/* A(number, name, sender, scope, least and most bytes of payload). 96-127 are kept for streams to the guest's local
+ * ports. */
 #define AGENT_TABLE(A)                                                                                                 \
 	A(1, HELLO, AGENT_HOST, AGENT_CHANNEL, AGENT_HELLO_SIZE, AGENT_HELLO_SIZE)                                     \
 	A(2, HELLO_ACK, AGENT_GUEST, AGENT_CHANNEL, AGENT_HELLO_SIZE, AGENT_HELLO_SIZE)                                \
@@ -67,7 +68,15 @@ enum agent_scope { AGENT_CHANNEL, AGENT_STREAM };
 	A(41, ERROR, AGENT_GUEST, AGENT_STREAM, 8, 1024) /* stream_error; it did not start */                          \
 	A(42, CREDIT, AGENT_EITHER, AGENT_STREAM, 4, 4)  /* u32 bytes */                                               \
 	A(43, CLOSE, AGENT_HOST, AGENT_STREAM, 0, 0)                                                                   \
-	A(44, CLOSED, AGENT_GUEST, AGENT_STREAM, 0, 0)
+	A(44, CLOSED, AGENT_GUEST, AGENT_STREAM, 0, 0)                                                                 \
+	A(64, ATTACH, AGENT_HOST, AGENT_STREAM, 1, 64)                /* stream_attach; opens a stream, as EXEC does */ \
+	A(65, EXECS, AGENT_HOST, AGENT_STREAM, 0, 0)                  /* opens one */                                  \
+	A(66, EXEC_SIGNAL, AGENT_HOST, AGENT_STREAM, 1, 64)           /* stream_exec_signal; opens one */              \
+	A(67, EXEC_REMOVE, AGENT_HOST, AGENT_STREAM, 1, 64)           /* stream_exec_ref; opens one */                 \
+	A(68, FILE, AGENT_HOST, AGENT_STREAM, 1, AGENT_PAYLOAD_MAX)   /* stream_file; opens one */                     \
+	A(69, EXEC_ROW, AGENT_GUEST, AGENT_STREAM, 1, AGENT_DATA_MAX) /* stream_exec_row */                            \
+	A(70, INFO, AGENT_GUEST, AGENT_STREAM, 1, AGENT_DATA_MAX)     /* stream_file_info */                           \
+	A(71, DONE, AGENT_GUEST, AGENT_STREAM, 0, 0)                  /* an end, like EXIT */
 
 #define AGENT_ENUM(number, name, sender, scope, least, most) AGENT_##name = (number),
 enum agent_type { AGENT_TABLE(AGENT_ENUM) };
