@@ -48,6 +48,8 @@
 	M(35, msg_vms_get, 0)                                                                                          \
 	M(36, msg_vm_row, 0)                                                                                           \
 	M(37, msg_egress_restart, 0)                                                                                   \
+	M(38, msg_vm_stats_get, 0)                                                                                     \
+	M(39, msg_vm_stats, 0)                                                                                         \
 	/* iron-control <-> iron-vm, irond -> iron-vm */                                                               \
 	M(40, msg_contract, 0)                                                                                         \
 	M(41, msg_vm_shutdown, 0)                                                                                      \

@@ -150,10 +150,31 @@ WIRE_DECLARE(msg_role_row, MSG_ROLE_ROW_FIELDS);
 WIRE_DECLARE(msg_image, MSG_IMAGE_FIELDS);
 #define MSG_IMAGES_END_FIELDS(F, T)
 WIRE_DECLARE(msg_images_end, MSG_IMAGES_END_FIELDS);
+/* What a run has used, from its start to now or to its end; numbers that the host could not tell are 0. cpu: of QEMU's
+ * group. memory: of the same, with its page cache; peak: the most since the start. disk: what the overlay occupies on the
+ * host; read and written: by QEMU from and to files of the host. net: IPv4 as the guest's card sent and received it, with
+ * Ethernet headers. */
+#define REC_VM_USAGE_FIELDS(F, T)                                                                                      \
+	F(T, u64, cpu_us, 0)                                                                                           \
+	F(T, u64, memory_bytes, 0)                                                                                     \
+	F(T, u64, memory_peak_bytes, 0)                                                                                \
+	F(T, u64, memory_limit_bytes, 0)                                                                               \
+	F(T, u64, disk_bytes, 0)                                                                                       \
+	F(T, u64, disk_limit_bytes, 0)                                                                                 \
+	F(T, u64, disk_read_bytes, 0)                                                                                  \
+	F(T, u64, disk_written_bytes, 0)                                                                               \
+	F(T, u64, net_sent_bytes, 0)                                                                                   \
+	F(T, u64, net_received_bytes, 0)
+WIRE_DECLARE(rec_vm_usage, REC_VM_USAGE_FIELDS);
 /* QEMU is gone. status: wait status; reason: a sentence ("QEMU killed by signal 9", "out of memory", "powered off"), or exactly
- * "killed" where irond itself did it: for msg_vm_kill, or because it is told to stop. */
+ * "killed" where irond itself did it: for msg_vm_kill, or because it is told to stop. usage: an encoded rec_vm_usage, or
+ * empty. */
 #define MSG_VM_EXITED_FIELDS(F, T)                                                                                     \
-	F(T, u64, vm, 0) F(T, u64, generation, 0) F(T, i64, status, 0) F(T, str, reason, 512)
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, u64, generation, 0)                                                                                       \
+	F(T, i64, status, 0)                                                                                           \
+	F(T, str, reason, 512)                                                                                         \
+	F(T, str, usage, 256)
 WIRE_DECLARE(msg_vm_exited, MSG_VM_EXITED_FIELDS);
 /* `irond key create` as root: a key of the default workspace. scopes: bit set of enum scope, 0: all. expires_at: ms, 0:
  * never. Answered by msg_result: code 0 and reason holds the key, the only time that it is told; else why not. */
@@ -165,17 +186,25 @@ WIRE_DECLARE(msg_root_key_create, MSG_ROOT_KEY_CREATE_FIELDS);
 /* Which VMs irond knows, so that a new iron-control can compare: one msg_vm_row a prepared VM, then msg_result. */
 #define MSG_VMS_GET_FIELDS(F, T)
 WIRE_DECLARE(msg_vms_get, MSG_VMS_GET_FIELDS);
-/* running: QEMU of `generation` runs. Otherwise status and reason of its last exit as in msg_vm_exited, when irond saw
- * it (exited). */
+/* running: QEMU of `generation` runs, and usage is as of now. Otherwise status, reason and usage of its last exit as in
+ * msg_vm_exited, when irond knows of it (exited). */
 #define MSG_VM_ROW_FIELDS(F, T)                                                                                        \
 	F(T, u64, vm, 0)                                                                                               \
 	F(T, u64, generation, 0)                                                                                       \
 	F(T, flag, running, 0)                                                                                         \
 	F(T, flag, exited, 0)                                                                                          \
 	F(T, i64, status, 0)                                                                                           \
-	F(T, str, reason, 512)
+	F(T, str, reason, 512)                                                                                         \
+	F(T, str, usage, 256)
 WIRE_DECLARE(msg_vm_row, MSG_VM_ROW_FIELDS);
 /* A worker that did not acknowledge a policy in time: SIGKILL and start again, its VMs attached anew (their doors are
  * shut until iron-control commits a policy to the new one). Answered by msg_result when the old one is dead. */
 #define MSG_EGRESS_RESTART_FIELDS(F, T) F(T, u64, workspace, 0)
 WIRE_DECLARE(msg_egress_restart, MSG_EGRESS_RESTART_FIELDS);
+/* Answered by msg_vm_stats, or by msg_result -ENOENT (no such VM). Of a VM that does not run (running 0) only the disk is
+ * told. */
+#define MSG_VM_STATS_GET_FIELDS(F, T) F(T, u64, vm, 0)
+WIRE_DECLARE(msg_vm_stats_get, MSG_VM_STATS_GET_FIELDS);
+#define MSG_VM_STATS_FIELDS(F, T)                                                                                      \
+	F(T, u64, vm, 0) F(T, u64, generation, 0) F(T, flag, running, 0) REC_VM_USAGE_FIELDS(F, T)
+WIRE_DECLARE(msg_vm_stats, MSG_VM_STATS_FIELDS);
