@@ -4,10 +4,12 @@ import json
 import os
 import pathlib
 import signal
+import struct
 import subprocess
 
 import pytest
 
+import wire
 from core_lab import Lab, alive
 from harness import wait_for
 
@@ -176,6 +178,26 @@ def test_the_worker_dies_and_the_door_is_attached_to_the_next(lab, machines, one
     assert control.result("msg_egress_restart", workspace=WORKSPACE)[0] == 0
     assert not alive(again.pid)
     lab.role("iron-egress", WORKSPACE, nth=nth + 1).wait(lambda l: l.name == "msg_vm_attach" and l["vm"] == one)
+
+
+def test_what_a_run_uses_is_told_while_it_runs_and_with_its_end(machines):
+    usage_of = lambda line: dict(zip([n for n, _ in wire.RECORDS["rec_vm_usage"]], struct.unpack("<10Q", bytes.fromhex(line.fields["usage"]))))
+    machines.prepare(19)
+    machines.start(19, generation=3)
+    stats = lambda: machines.control.call("msg_vm_stats_get", vm=19)[-1]
+    told = wait_for("the guest to run", lambda: (s := stats())["memory_bytes"] > 10 << 20 and s)
+    assert told.name == "msg_vm_stats" and told["running"] == 1 and told["generation"] == 3
+    assert told["cpu_us"] > 10_000 and told["memory_limit_bytes"] == (256 + 64 + 96) << 20
+    assert told["memory_peak_bytes"] >= told["memory_bytes"]
+    row = next(r for r in machines.control.call("msg_vms_get") if r.name == "msg_vm_row" and r["vm"] == 19)
+    assert usage_of(row)["cpu_us"] >= told["cpu_us"]
+    machines.kill(19)
+    ended = usage_of(machines.control.wait(lambda l: l.name == "msg_vm_exited" and l["vm"] == 19))
+    assert ended["cpu_us"] >= told["cpu_us"] and ended["memory_peak_bytes"] >= told["memory_peak_bytes"]
+    after = stats()
+    assert after["running"] == 0 and after["cpu_us"] == 0
+    machines.remove(19)
+    assert machines.control.result("msg_vm_stats_get", vm=19)[0] == -2
 
 
 def test_qemu_dies_and_all_of_it_goes(lab, machines):

@@ -1,4 +1,4 @@
-#include "broker/cgroup.h"
+#include "broker/cgroup_impl.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -19,23 +19,7 @@
 #define FILE_BOUND ((size_t)1 << 20)
 #define SWEEP_TIMEOUT_MS 5000
 
-enum controller { MEMORY, CPU, PIDS, FREEZER, CONTROLLERS };
-static const char *const controller_name[] = {"memory", "cpu", "pids", "freezer"};
-
-struct cgroup_host {
-	int version;
-	/* Distinct mount points with root appended; v2: one. of[c] is the index of controller c's. */
-	char *dirs[CGROUP_MAX_HIERARCHIES];
-	size_t n;
-	size_t of[CONTROLLERS];
-	size_t depth; /* parts of root */
-};
-
-struct cgroup {
-	const struct cgroup_host *host;
-	char *dirs[CGROUP_MAX_HIERARCHIES];
-	int procs[CGROUP_MAX_HIERARCHIES];
-};
+static const char *const controller_name[] = {"memory", "cpu", "pids", "freezer", "cpuacct"};
 
 /* --- finding the hierarchies --- */
 
@@ -132,13 +116,14 @@ static int choose(struct str table, const char *root, struct cgroup_host *h, str
 		return 0;
 	}
 	h->version = 1;
-	for (size_t c = 0; c < CONTROLLERS; c++)
+	for (size_t c = 0; c < CPUACCT; c++)
 		if (!found[c])
 			return error_set(
 				reterr, -ENOENT,
 				"no cgroup controller '%s': neither a cgroup2 mount has memory, cpu and pids, nor is "
 				"there a v1 mount of it",
 				controller_name[c]);
+	h->has_cpuacct = found[CPUACCT];
 	return 0;
 }
 
@@ -223,7 +208,7 @@ int cgroup_version(const struct cgroup_host *h)
 
 /* --- one group --- */
 
-static const char *dir_of(const struct cgroup *g, enum controller c)
+const char *cgroup_dir(const struct cgroup *g, enum controller c)
 {
 	return g->dirs[g->host->version == 2 ? 0 : g->host->of[c]];
 }
@@ -269,20 +254,20 @@ static int limits_v1(const struct cgroup *g, const struct cgroup_limits *l)
 	int r = 0;
 
 	if (l->memory_bytes) {
-		r = write_number(dir_of(g, MEMORY), "memory.limit_in_bytes", l->memory_bytes);
+		r = write_number(cgroup_dir(g, MEMORY), "memory.limit_in_bytes", l->memory_bytes);
 		if (r == 0) { /* there only with swap accounting */
-			r = write_number(dir_of(g, MEMORY), "memory.memsw.limit_in_bytes", l->memory_bytes);
+			r = write_number(cgroup_dir(g, MEMORY), "memory.memsw.limit_in_bytes", l->memory_bytes);
 			r = r == -ENOENT ? 0 : r;
 		}
 	}
 	if (r == 0 && l->cpu_percent) {
-		r = write_number(dir_of(g, CPU), "cpu.cfs_period_us", PERIOD_US);
+		r = write_number(cgroup_dir(g, CPU), "cpu.cfs_period_us", PERIOD_US);
 		if (r == 0)
-			r = write_number(dir_of(g, CPU), "cpu.cfs_quota_us",
+			r = write_number(cgroup_dir(g, CPU), "cpu.cfs_quota_us",
 					 (uint64_t)l->cpu_percent * PERIOD_US / 100);
 	}
 	if (r == 0 && l->pids)
-		r = write_number(dir_of(g, PIDS), "pids.max", l->pids);
+		r = write_number(cgroup_dir(g, PIDS), "pids.max", l->pids);
 	return r;
 }
 
@@ -391,7 +376,7 @@ const int *cgroup_procs(const struct cgroup *g, size_t *ret_n)
 
 /* --- its processes --- */
 
-static int read_file(const char *dir, const char *file, struct buf *out)
+int cgroup_read(const char *dir, const char *file, struct buf *out)
 {
 	_cleanup_free_ char *path = xasprintf("%s/%s", dir, file);
 
@@ -402,7 +387,7 @@ bool cgroup_is_empty(const struct cgroup *g)
 {
 	for (size_t i = 0; i < g->host->n; i++) {
 		_cleanup_(buf_finish) struct buf b = {0};
-		if (read_file(g->dirs[i], "cgroup.procs", &b) == 0 && b.len > 0)
+		if (cgroup_read(g->dirs[i], "cgroup.procs", &b) == 0 && b.len > 0)
 			return false;
 	}
 	return true;
@@ -415,7 +400,7 @@ static unsigned signal_all(const char *dir)
 	unsigned n = 0;
 	uint64_t pid;
 
-	if (read_file(dir, "cgroup.procs", &b) < 0)
+	if (cgroup_read(dir, "cgroup.procs", &b) < 0)
 		return 0;
 	text = buf_str(&b);
 	while (str_split(&text, '\n', &line)) {
@@ -431,7 +416,7 @@ static unsigned signal_all(const char *dir)
 /* v1: frozen, nothing can fork away between the reading and the killing; the signals act at the thaw. */
 static int kill_v1(const struct cgroup *g)
 {
-	const char *dir = dir_of(g, FREEZER);
+	const char *dir = cgroup_dir(g, FREEZER);
 	int r = write_file(dir, "freezer.state", "FROZEN");
 
 	for (size_t i = 0; i < g->host->n; i++)
@@ -456,24 +441,6 @@ static int kill_v2(const char *dir)
 int cgroup_kill(struct cgroup *g)
 {
 	return g->host->version == 2 ? kill_v2(g->dirs[0]) : kill_v1(g);
-}
-
-uint64_t cgroup_oom_kills(const struct cgroup *g)
-{
-	_cleanup_(buf_finish) struct buf b = {0};
-	struct str text, line;
-	uint64_t n = 0;
-
-	if (read_file(dir_of(g, MEMORY), g->host->version == 2 ? "memory.events" : "memory.oom_control", &b) < 0)
-		return 0;
-	text = buf_str(&b);
-	while (str_split(&text, '\n', &line)) {
-		if (!str_has_prefix(line, STR("oom_kill ")))
-			continue;
-		if (str_parse_u64(str_make(line.p + 9, line.len - 9), UINT64_MAX, &n) == 0)
-			return n;
-	}
-	return 0;
 }
 
 /* --- what an earlier irond left --- */

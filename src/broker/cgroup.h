@@ -3,7 +3,7 @@
  * admin-guide/cgroup-v1/{memory,freezer-subsystem}.rst and cgroup-v2.rst of the kernel.
  *
  * v2 where the unified hierarchy has the controllers memory, cpu and pids; else v1, one directory in each of memory,
- * cpu, pids and freezer. A group is `<mount>/<root>/<name>`. */
+ * cpu, pids and freezer, and in cpuacct where there is one. A group is `<mount>/<root>/<name>`. */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,7 +13,7 @@
 struct cgroup_host;
 struct cgroup;
 
-#define CGROUP_MAX_HIERARCHIES 4
+#define CGROUP_MAX_HIERARCHIES 5
 
 struct cgroup_limits {
 	uint64_t memory_bytes; /* 0: none; swap is not granted on top */
@@ -48,3 +48,11 @@ int cgroup_kill(struct cgroup *g);
 bool cgroup_is_empty(const struct cgroup *g);
 /* Processes of the group that the kernel killed because its memory was used up. */
 uint64_t cgroup_oom_kills(const struct cgroup *g);
+
+struct cgroup_usage {
+	uint64_t cpu_us;
+	uint64_t memory_bytes, memory_peak_bytes; /* with the page cache of its files */
+	uint64_t memory_limit_bytes;              /* 0: none */
+};
+/* Since the group was made; what the kernel does not tell is 0. */
+void cgroup_usage(const struct cgroup *g, struct cgroup_usage *ret);

@@ -8,10 +8,14 @@
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <string.h>
 #include <sys/socket.h>
+
+#include "base/cleanup.h"
 
 /* Large enough for every request below, which are all of fixed size, and for the acknowledgement. */
 #define REQUEST_SIZE 1024
+#define ANSWER_SIZE 16384 /* a link with all that the kernel tells of it */
 
 struct request {
 	union {
@@ -126,4 +130,44 @@ int netlink_local_default_add(struct mnl_socket *nl, unsigned ifindex, uint32_t 
 	mnl_attr_put_u32(&r.header, RTA_TABLE, table);
 	mnl_attr_put_u32(&r.header, RTA_OIF, ifindex);
 	return request_run(nl, &r);
+}
+
+static int take_bytes(const struct nlattr *attribute, void *user)
+{
+	struct rtnl_link_stats64 stats;
+	uint64_t *bytes = user;
+
+	if (mnl_attr_get_type(attribute) != IFLA_STATS64 || mnl_attr_get_payload_len(attribute) < 4 * sizeof(uint64_t))
+		return MNL_CB_OK;
+	/* a kernel older or newer than the header has a shorter or longer one; ours are among the first */
+	memset(&stats, 0, sizeof stats);
+	memcpy(&stats, mnl_attr_get_payload(attribute), MIN(sizeof stats, (size_t)mnl_attr_get_payload_len(attribute)));
+	bytes[0] = stats.rx_bytes;
+	bytes[1] = stats.tx_bytes;
+	return MNL_CB_STOP;
+}
+
+static int take_link(const struct nlmsghdr *h, void *user)
+{
+	return mnl_attr_parse(h, sizeof(struct ifinfomsg), take_bytes, user) < 0 ? MNL_CB_ERROR : MNL_CB_STOP;
+}
+
+int netlink_link_bytes(struct mnl_socket *nl, unsigned ifindex, uint64_t *ret_received, uint64_t *ret_sent)
+{
+	struct request r = {0};
+	struct ifinfomsg *link = request_start(&r, RTM_GETLINK, 0, sizeof *link);
+	uint64_t bytes[2] = {0};
+	char answer[ANSWER_SIZE];
+
+	r.header.nlmsg_flags = NLM_F_REQUEST;
+	link->ifi_family = AF_UNSPEC;
+	link->ifi_index = (int)ifindex;
+	if (mnl_socket_sendto(nl, &r.header, r.header.nlmsg_len) < 0)
+		return -errno;
+	ssize_t n = mnl_socket_recvfrom(nl, answer, sizeof answer);
+	if (n < 0 || mnl_cb_run(answer, (size_t)n, 1, mnl_socket_get_portid(nl), take_link, bytes) < 0)
+		return -errno;
+	*ret_received = bytes[0];
+	*ret_sent = bytes[1];
+	return 0;
 }

@@ -18,3 +18,5 @@ int netlink_neighbour_add(struct mnl_socket *nl, unsigned ifindex, uint32_t addr
 int netlink_mark_rule_add(struct mnl_socket *nl, uint32_t mark, uint32_t table);
 /* ip route add local default dev IFINDEX table TABLE */
 int netlink_local_default_add(struct mnl_socket *nl, unsigned ifindex, uint32_t table);
+/* What the link received and sent since it was made, in bytes. */
+int netlink_link_bytes(struct mnl_socket *nl, unsigned ifindex, uint64_t *ret_received, uint64_t *ret_sent);

@@ -51,6 +51,11 @@ static void on_vm_stream(struct ipc_peer *peer, const struct ipc_msg *m, void *u
 	vm_stream(broker_of(user), s->vm, s->token, reply_to(broker_of(user), m));
 }
 
+static void on_vm_stats_get(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	vm_stats(broker_of(user), IPC_RECORD(m, msg_vm_stats_get)->vm, reply_to(broker_of(user), m));
+}
+
 static void on_vms_get(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 {
 	vms_list(broker_of(user), reply_to(broker_of(user), m));
@@ -123,6 +128,7 @@ const struct ipc_rule requests_of_control[] = {
 	{MSG_TYPE_msg_vm_remove, 0, IPC_REQUEST, on_vm_remove},
 	{MSG_TYPE_msg_vm_stream, 0, IPC_REQUEST, on_vm_stream},
 	{MSG_TYPE_msg_vms_get, 0, IPC_REQUEST, on_vms_get},
+	{MSG_TYPE_msg_vm_stats_get, 0, IPC_REQUEST, on_vm_stats_get},
 	{MSG_TYPE_msg_egress_restart, 0, IPC_REQUEST, on_egress_restart},
 	{MSG_TYPE_msg_segment_open, 0, IPC_REQUEST, on_segment_open},
 	{MSG_TYPE_msg_host_get, 0, IPC_REQUEST, on_host_get},

@@ -34,7 +34,13 @@ struct vm {
 	bool killed;
 	int status;
 	char reason[512];
+	struct rec_vm_usage usage; /* of this run, or the last one */
 };
+
+/* Brings v->usage up to date; before QEMU is reaped it still tells all. */
+void vm_usage_read(struct vm *v);
+/* v->usage, encoded; borrows from space. */
+struct str vm_usage_encode(const struct vm *v, struct buf *space);
 
 /* STOPPED → STARTING; answers `to` when it runs or has failed. */
 void vm_run(struct vm *v, uint64_t generation, struct reply to);

@@ -83,8 +83,12 @@ static void release_run(struct vm *v)
 static void announce_end(struct vm *v)
 {
 	struct ipc_peer *control = role_peer(v->b->control);
-	const struct msg_vm_exited m = {
-		.vm = v->record.vm, .generation = v->generation, .status = v->status, .reason = str_of(v->reason)};
+	_cleanup_(buf_finish) struct buf usage = {0};
+	const struct msg_vm_exited m = {.vm = v->record.vm,
+					.generation = v->generation,
+					.status = v->status,
+					.reason = str_of(v->reason),
+					.usage = vm_usage_encode(v, &usage)};
 
 	log_info("vm ended", "vm=%s reason=%s", v->text, log_quote(v->reason));
 	if (v->announced && control)
@@ -212,6 +216,7 @@ static void on_qemu_ended(evutil_socket_t fd, short what, void *arg)
 	struct vm *v = arg;
 	int status = 0;
 
+	vm_usage_read(v);
 	if (pidfd_reap(v->qemu.pidfd, &status) == -EAGAIN)
 		return;
 	event_free(take_ptr(v->qemu_ended));
@@ -474,6 +479,7 @@ void vm_run(struct vm *v, uint64_t generation, struct reply to)
 	v->generation = generation;
 	v->starter = to;
 	v->start_error = (struct error){0};
+	v->usage = (struct rec_vm_usage){0};
 	v->exited = v->killed = v->announced = false;
 	v->reason[0] = '\0';
 	if (!v->timer)

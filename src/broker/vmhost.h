@@ -30,6 +30,8 @@ int vm_net_create(const char *pin_path, struct vm_net *ret, struct error *reterr
 int vm_net_reopen(const char *pin_path, struct vm_net *ret, struct error *reterr);
 /* Closes what is open (-1: none) and forgets it; NULL-safe, idempotent. */
 void vm_net_close(struct vm_net *net);
+/* What the guest's card has sent and received, by the counters of the tap: as long as one holds it open. */
+int vm_net_bytes(const char *pin_path, uint64_t *ret_sent, uint64_t *ret_received);
 /* Unmounts and removes the pin; an absent or half-made one is fine. */
 void vm_net_unpin(const char *pin_path);
 

@@ -366,13 +366,17 @@ void vms_list(struct broker *b, struct reply to)
 	size_t i = 0;
 
 	while (control && map_next(&b->vms, &i, &slot)) {
-		const struct vm *v = slot->value;
+		_cleanup_(buf_finish) struct buf usage = {0};
+		struct vm *v = slot->value;
+		if (v->phase == PHASE_RUNNING)
+			vm_usage_read(v);
 		const struct msg_vm_row m = {.vm = v->record.vm,
 					     .generation = v->generation,
 					     .running = v->phase == PHASE_RUNNING,
 					     .exited = v->exited && v->phase == PHASE_STOPPED,
 					     .status = v->status,
-					     .reason = str_of(v->reason)};
+					     .reason = str_of(v->reason),
+					     .usage = vm_usage_encode(v, &usage)};
 		ipc_reply(control, to.txn, MSG_TYPE_msg_vm_row, &m, NULL, 0);
 	}
 	broker_answer(b, to, 0, "", 0);

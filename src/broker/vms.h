@@ -22,6 +22,7 @@ void vm_start(struct broker *b, uint64_t id, uint64_t generation, struct reply t
 void vm_kill(struct broker *b, uint64_t id, struct reply to);
 void vm_remove(struct broker *b, uint64_t id, struct reply to);
 void vm_stream(struct broker *b, uint64_t id, uint64_t token, struct reply to);
+void vm_stats(struct broker *b, uint64_t id, struct reply to);
 void vms_list(struct broker *b, struct reply to);
 
 /* The workspace's worker came up: doors that are open are attached to it. */

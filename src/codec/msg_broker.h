@@ -152,8 +152,8 @@ WIRE_DECLARE(msg_image, MSG_IMAGE_FIELDS);
 WIRE_DECLARE(msg_images_end, MSG_IMAGES_END_FIELDS);
 /* What a run has used, from its start to now or to its end; numbers that the host could not tell are 0. cpu: of QEMU's
  * group. memory: of the same, with its page cache; peak: the most since the start. disk: what the overlay occupies on the
- * host; read and written: by QEMU from and to files of the host. net: IPv4 as the guest's card sent and received it, with
- * Ethernet headers. */
+ * host; read and written: what QEMU made the host read from and write to its own disks (not what was in its memory
+ * already). net: as the guest's card sent and received it, with Ethernet headers. */
 #define REC_VM_USAGE_FIELDS(F, T)                                                                                      \
 	F(T, u64, cpu_us, 0)                                                                                           \
 	F(T, u64, memory_bytes, 0)                                                                                     \
