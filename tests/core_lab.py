@@ -204,8 +204,10 @@ egress:
         except OSError:
             return ""
 
-    def cgroups(self):
-        return [p for base in pathlib.Path("/sys/fs/cgroup").glob("*") for p in base.glob(f"{self.name}/{self.name}/*") if p.is_dir()]
+    def cgroups(self, roles=True):
+        """The groups there are; roles: with those of iron-api, iron-control and iron-audit."""
+        return [p for base in pathlib.Path("/sys/fs/cgroup").glob("*") for p in base.glob(f"{self.name}/{self.name}/*")
+                if p.is_dir() and (roles or not p.name.startswith("iron-"))]
 
     def stop(self, how=signal.SIGTERM):
         if self.process and self.process.poll() is None:

@@ -118,7 +118,7 @@ def test_requests_of_a_taken_iron_control(lab):
         control.say(" ".join(["call", name, *(f"{f}={v}" for f, v in values.items())]))
     control.drain(600, after)
     assert alive(control.pid) and role_rows(control) == {"iron-api": "ok", "iron-audit": "ok", "iron-control": "ok"}
-    assert list((lab.state / "vms").iterdir()) == [] and lab.cgroups() == []
+    assert list((lab.state / "vms").iterdir()) == [] and lab.cgroups(roles=False) == []
 
 
 def test_a_segment_is_handed_out_read_only_by_number(lab):
@@ -290,7 +290,7 @@ def test_a_killed_irond_leaves_nothing_that_the_next_does_not_clean(lab):
     lab.start(wait=False)
     assert sleeper.wait(10) == -signal.SIGKILL
     lab.role("iron-control", nth=1).message("msg_images_end")
-    assert not junk.exists() and not lab.cgroups()
+    assert not junk.exists() and not lab.cgroups(roles=False)
     assert str(junk) not in open("/proc/mounts").read()
     assert "ended what an earlier irond left running" in lab.log()
 

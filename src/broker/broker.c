@@ -426,6 +426,7 @@ void broker_destroy(struct broker *b)
 	role_destroy(take_ptr(b->api));
 	role_destroy(take_ptr(b->control));
 	role_destroy(take_ptr(b->audit));
+	broker_drop_role_groups(b);
 	if (b->uids) /* set up by us: not while another irond holds the lock */
 		nft_host_remove(b->conf->instance);
 	if (b->ctl)

@@ -37,6 +37,7 @@ struct broker {
 	struct listeners *listeners;
 	struct ctl_server *ctl;
 	struct role_proc *api, *control, *audit;
+	struct cgroup *role_groups[ROLE_WORKER + 1]; /* by enum role: of those three */
 	struct map workspaces, vms; /* by id: struct workspace, struct vm */
 	struct event *signals[4], *stop_timer, *reap_timer;
 	int lock_fd;

@@ -13,6 +13,8 @@
 #include "os/ipc.h"
 
 #define PING_TIMEOUT_MS 1000
+#define ROLE_MEMORY_MIB 1024
+#define ROLE_PIDS 64
 
 /* --- who is connected to whom (docs/ARCHITECTURE.md) --- */
 
@@ -101,7 +103,8 @@ static const struct role_ops ops = {.configure = configure, .up = on_up, .down =
 
 static struct role_proc *make(struct broker *b, enum role kind, const char *name)
 {
-	struct role_setup s = {.kind = kind, .name = name, .ops = &ops, .user = b};
+	struct role_setup s = {
+		.kind = kind, .name = name, .cgroup = b->role_groups[kind], .ops = &ops, .user = b};
 
 	uids_role(b->uids, kind, &s.uid, &s.gid);
 	if (kind == ROLE_CONTROL) {
@@ -111,10 +114,37 @@ static struct role_proc *make(struct broker *b, enum role kind, const char *name
 	return role_create(&b->role_host, &s);
 }
 
+static int make_groups(struct broker *b, struct error *reterr)
+{
+	static const struct {
+		enum role kind;
+		const char *name;
+	} groups[] = {{ROLE_AUDIT, "iron-audit"}, {ROLE_CONTROL, "iron-control"}, {ROLE_API, "iron-api"}};
+	const struct cgroup_limits limits = {.memory_bytes = (uint64_t)ROLE_MEMORY_MIB << 20,
+					     .pids = ROLE_PIDS,
+					     .cpu_weight = CGROUP_WEIGHT_ROLE};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(groups); i++)
+		r = cgroup_take(b->cgroups, groups[i].name, &limits, &b->role_groups[groups[i].kind], reterr);
+	return r;
+}
+
+void broker_drop_role_groups(struct broker *b)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(b->role_groups); i++)
+		if (b->role_groups[i]) {
+			cgroup_remove(b->role_groups[i]);
+			cgroup_destroy(take_ptr(b->role_groups[i]));
+		}
+}
+
 int broker_start_roles(struct broker *b, struct error *reterr)
 {
-	int r;
+	int r = make_groups(b, reterr);
 
+	if (r < 0)
+		return r;
 	b->audit = make(b, ROLE_AUDIT, "iron-audit");
 	b->control = make(b, ROLE_CONTROL, "iron-control");
 	b->api = make(b, ROLE_API, "iron-api");

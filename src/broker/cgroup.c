@@ -18,6 +18,8 @@
 #define PERIOD_US 100000U
 #define FILE_BOUND ((size_t)1 << 20)
 #define SWEEP_TIMEOUT_MS 5000
+#define DEFAULT_WEIGHT 100U  /* v2's */
+#define DEFAULT_SHARES 1024U /* v1's for the same */
 
 static const char *const controller_name[] = {"memory", "cpu", "pids", "freezer", "cpuacct"};
 
@@ -244,6 +246,8 @@ static int limits_v2(const char *dir, const struct cgroup_limits *l)
 		snprintf(text, sizeof text, "%lu %u", (uint64_t)l->cpu_percent * PERIOD_US / 100, PERIOD_US);
 		r = write_file(dir, "cpu.max", text);
 	}
+	if (r == 0 && l->cpu_weight)
+		r = write_number(dir, "cpu.weight", l->cpu_weight);
 	if (r == 0 && l->pids)
 		r = write_number(dir, "pids.max", l->pids);
 	return r;
@@ -266,6 +270,8 @@ static int limits_v1(const struct cgroup *g, const struct cgroup_limits *l)
 			r = write_number(cgroup_dir(g, CPU), "cpu.cfs_quota_us",
 					 (uint64_t)l->cpu_percent * PERIOD_US / 100);
 	}
+	if (r == 0 && l->cpu_weight)
+		r = write_number(dir_of(g, CPU), "cpu.shares", (uint64_t)l->cpu_weight * DEFAULT_SHARES / DEFAULT_WEIGHT);
 	if (r == 0 && l->pids)
 		r = write_number(cgroup_dir(g, PIDS), "pids.max", l->pids);
 	return r;
@@ -335,14 +341,14 @@ static int make_dirs(struct cgroup *g, bool *ret_existed)
 	return 0;
 }
 
-int cgroup_create(struct cgroup_host *h, const char *name, const struct cgroup_limits *limits, struct cgroup **ret,
-		  struct error *reterr)
+static int create(struct cgroup_host *h, const char *name, const struct cgroup_limits *limits, bool emptied,
+		  struct cgroup **ret, struct error *reterr)
 {
 	struct cgroup *g = group_of(h, name);
 	bool existed;
 	int r = make_dirs(g, &existed);
 
-	if (r == 0 && existed)
+	if (r == 0 && existed && emptied)
 		r = empty_out(g);
 	if (r == 0)
 		r = h->version == 2 ? limits_v2(g->dirs[0], limits) : limits_v1(g, limits);
@@ -356,6 +362,18 @@ int cgroup_create(struct cgroup_host *h, const char *name, const struct cgroup_l
 	}
 	*ret = g;
 	return 0;
+}
+
+int cgroup_create(struct cgroup_host *h, const char *name, const struct cgroup_limits *limits, struct cgroup **ret,
+		  struct error *reterr)
+{
+	return create(h, name, limits, true, ret, reterr);
+}
+
+int cgroup_take(struct cgroup_host *h, const char *name, const struct cgroup_limits *limits, struct cgroup **ret,
+		struct error *reterr)
+{
+	return create(h, name, limits, false, ret, reterr);
 }
 
 int cgroup_remove(struct cgroup *g)
@@ -412,6 +430,59 @@ static unsigned signal_all(const char *dir)
 	}
 	return n;
 }
+
+/* --- stopped where it stands --- */
+
+static int freeze_begin(const struct cgroup *g)
+{
+	if (g->host->version == 2)
+		return write_file(g->dirs[0], "cgroup.freeze", "1");
+	return write_file(dir_of(g, FREEZER), "freezer.state", "FROZEN");
+}
+
+int cgroup_thaw(struct cgroup *g)
+{
+	if (g->host->version == 2)
+		return write_file(g->dirs[0], "cgroup.freeze", "0");
+	return write_file(dir_of(g, FREEZER), "freezer.state", "THAWED");
+}
+
+/* v1 says FREEZING, v2 "frozen 0", until the last of its tasks has stopped. */
+bool cgroup_is_frozen(const struct cgroup *g)
+{
+	_cleanup_(buf_finish) struct buf b = {0};
+	struct str text, line;
+
+	if (g->host->version == 1)
+		return read_file(dir_of(g, FREEZER), "freezer.state", &b) == 0 &&
+		       str_eq(str_trim(buf_str(&b), "\n"), STR("FROZEN"));
+	if (read_file(g->dirs[0], "cgroup.events", &b) < 0)
+		return false;
+	text = buf_str(&b);
+	while (str_split(&text, '\n', &line))
+		if (str_eq(line, STR("frozen 1")))
+			return true;
+	return false;
+}
+
+int cgroup_freeze(struct cgroup *g, unsigned timeout_ms)
+{
+	uint64_t end = mono_ms() + timeout_ms;
+	int r = freeze_begin(g);
+
+	while (r == 0 && !cgroup_is_frozen(g)) {
+		if (mono_ms() >= end) {
+			r = -ETIMEDOUT;
+			break;
+		}
+		nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+	}
+	if (r == -ETIMEDOUT)
+		cgroup_thaw(g);
+	return r;
+}
+
+/* --- killed --- */
 
 /* v1: frozen, nothing can fork away between the reading and the killing; the signals act at the thaw. */
 static int kill_v1(const struct cgroup *g)

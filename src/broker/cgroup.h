@@ -15,10 +15,16 @@ struct cgroup;
 
 #define CGROUP_MAX_HIERARCHIES 5
 
+/* cpu_weight: a VM's is its size; what serves all of them comes before any. */
+enum { CGROUP_WEIGHT_VCPU = 100, CGROUP_WEIGHT_ROLE = 10000 };
+
 struct cgroup_limits {
 	uint64_t memory_bytes; /* 0: none; swap is not granted on top */
 	uint32_t cpu_percent;  /* of one CPU: 200 is two of them; 0: none */
 	uint32_t pids;         /* 0: none */
+	/* Its share where CPUs are wanted by more than there are, against the other groups below root: 1 to 10000, 0 for the
+	 * kernel's 100. v1's shares are in proportion. */
+	uint32_t cpu_weight;
 };
 
 /* Finds the hierarchies by the mount table of this process and makes `root` (relative) in each. proc_mountinfo, or NULL
@@ -36,6 +42,9 @@ int cgroup_sweep(struct cgroup_host *h, unsigned *ret_killed, struct error *rete
 /* An empty group of that name; one that is there already is emptied (its processes killed) and taken. */
 int cgroup_create(struct cgroup_host *h, const char *name, const struct cgroup_limits *limits, struct cgroup **ret,
 		  struct error *reterr);
+/* The same with what is in it left alone: for processes that outlive whoever made the group. */
+int cgroup_take(struct cgroup_host *h, const char *name, const struct cgroup_limits *limits, struct cgroup **ret,
+		struct error *reterr);
 /* Forgets the group; the directories stay. */
 void cgroup_destroy(struct cgroup *g);
 /* Removes the directories of an empty group; -EBUSY while a process is in it. */
@@ -46,6 +55,12 @@ const int *cgroup_procs(const struct cgroup *g, size_t *ret_n);
 /* SIGKILL to all of it, such that nothing it forks meanwhile escapes. Does not wait. */
 int cgroup_kill(struct cgroup *g);
 bool cgroup_is_empty(const struct cgroup *g);
+/* Stops all of it where it stands, and answers when nothing of it runs any more: milliseconds; at most timeout_ms, after
+ * which it is thawed and the answer is -ETIMEDOUT. Frozen, it can still be killed. */
+int cgroup_freeze(struct cgroup *g, unsigned timeout_ms);
+int cgroup_thaw(struct cgroup *g);
+/* Nothing of it runs. */
+bool cgroup_is_frozen(const struct cgroup *g);
 /* Processes of the group that the kernel killed because its memory was used up. */
 uint64_t cgroup_oom_kills(const struct cgroup *g);
 

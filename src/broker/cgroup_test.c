@@ -52,7 +52,7 @@ static void expect(const struct tree *t, const char *path, const char *text)
 static void add_group(const struct tree *t, const char *path, bool with_kill)
 {
 	static const char *const files[] = {"cgroup.procs", "cgroup.freeze", "memory.max", "memory.swap.max", "cpu.max",
-					    "pids.max", "memory.events"};
+					    "cpu.weight",   "pids.max",      "memory.events", "cgroup.events"};
 	char name[128];
 
 	add_dir(t, path);
@@ -119,7 +119,7 @@ static void controllers_are_passed_on(void **state)
 
 static void limits_are_written(void **state)
 {
-	const struct cgroup_limits limits = {.memory_bytes = 436207616, .cpu_percent = 200, .pids = 128};
+	const struct cgroup_limits limits = {.memory_bytes = 436207616, .cpu_percent = 200, .pids = 128, .cpu_weight = 400};
 	struct tree *t = *state;
 	struct cgroup_host *h = host_of(t);
 	struct cgroup *g;
@@ -131,6 +131,7 @@ static void limits_are_written(void **state)
 	expect(t, "v2/iron/one/qemu-vm_x/memory.max", "436207616");
 	expect(t, "v2/iron/one/qemu-vm_x/memory.swap.max", "0");
 	expect(t, "v2/iron/one/qemu-vm_x/cpu.max", "200000 100000");
+	expect(t, "v2/iron/one/qemu-vm_x/cpu.weight", "400");
 	expect(t, "v2/iron/one/qemu-vm_x/pids.max", "128");
 	const int *fds = cgroup_procs(g, &n);
 	assert_int_equal(n, 1);
@@ -188,6 +189,96 @@ static void killing_without_cgroup_kill(void **state)
 	cgroup_host_destroy(h);
 }
 
+static void freezing_waits_until_all_of_it_stands(void **state)
+{
+	struct tree *t = *state;
+	struct cgroup_host *h = host_of(t);
+	struct cgroup *g;
+	struct error e = {0};
+
+	add_group(t, "v2/iron/one/g", true);
+	assert_int_equal(cgroup_create(h, "g", &(struct cgroup_limits){0}, &g, &e), 0);
+	expect(t, "v2/iron/one/g/cpu.weight", "");
+	put(t, "v2/iron/one/g/cgroup.events", "populated 1\nfrozen 1\n");
+	assert_int_equal(cgroup_freeze(g, 1000), 0);
+	expect(t, "v2/iron/one/g/cgroup.freeze", "1");
+	assert_int_equal(cgroup_thaw(g), 0);
+	expect(t, "v2/iron/one/g/cgroup.freeze", "0");
+	/* what does not stand in time runs again */
+	put(t, "v2/iron/one/g/cgroup.events", "populated 1\nfrozen 0\n");
+	assert_int_equal(cgroup_freeze(g, 20), -ETIMEDOUT);
+	assert_false(cgroup_is_frozen(g));
+	expect(t, "v2/iron/one/g/cgroup.freeze", "0");
+	cgroup_destroy(g);
+	cgroup_host_destroy(h);
+}
+
+/* The hierarchies of this host, whatever their version: a busy child's CPU time stands still while it is frozen. */
+static uint64_t cpu_ticks(pid_t pid)
+{
+	_cleanup_free_ char *path = xasprintf("/proc/%d/stat", pid);
+	_cleanup_(buf_finish) struct buf b = {0};
+	unsigned long user, system;
+
+	assert_int_equal(file_read(path, 4096, &b), 0);
+	buf_append_byte(&b, '\0');
+	const char *after = strrchr((const char *)b.data, ')');
+	assert_int_equal(sscanf(after + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system), 2);
+	return user + system;
+}
+
+static pid_t spinner_start(const struct cgroup *g)
+{
+	size_t n;
+	const int *fds = cgroup_procs(g, &n);
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		for (size_t i = 0; i < n; i++)
+			if (write(fds[i], "0", 1) != 1)
+				_exit(1);
+		for (;;)
+			;
+	}
+	return pid;
+}
+
+static void freezing_for_real(void **state)
+{
+	struct cgroup_host *h;
+	struct cgroup *g;
+	struct error e = {0};
+	_cleanup_free_ char *root = xasprintf("iron-test-%d", getpid());
+	int status;
+
+	if (geteuid() != 0)
+		skip();
+	if (cgroup_host_create(NULL, root, &h, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_int_equal(cgroup_create(h, "g", &(struct cgroup_limits){.cpu_percent = 50, .cpu_weight = 10}, &g, &e), 0);
+	pid_t pid = spinner_start(g);
+	while (cpu_ticks(pid) < 2)
+		usleep(1000);
+	assert_int_equal(cgroup_freeze(g, 5000), 0);
+	assert_true(cgroup_is_frozen(g));
+	const uint64_t before = cpu_ticks(pid);
+	usleep(100000); /* ten ticks of a process that runs */
+	assert_int_equal(cpu_ticks(pid), before);
+	assert_int_equal(cgroup_thaw(g), 0);
+	while (cpu_ticks(pid) == before)
+		usleep(1000);
+	/* frozen, it is killed all the same */
+	assert_int_equal(cgroup_freeze(g, 5000), 0);
+	assert_int_equal(cgroup_kill(g), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+	while (cgroup_remove(g) == -EBUSY)
+		usleep(1000);
+	cgroup_destroy(g);
+	cgroup_host_remove(h);
+	cgroup_host_destroy(h);
+}
+
 static void empty_groups_are_removed_upwards(void **state)
 {
 	struct tree *t = *state;
@@ -226,6 +317,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(limits_are_written, setup, teardown),
 		cmocka_unit_test_setup_teardown(killing_and_running_out_of_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(killing_without_cgroup_kill, setup, teardown),
+		cmocka_unit_test_setup_teardown(freezing_waits_until_all_of_it_stands, setup, teardown),
+		cmocka_unit_test(freezing_for_real),
 		cmocka_unit_test_setup_teardown(empty_groups_are_removed_upwards, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_host_without_controllers_is_refused, setup, teardown),
 	};

@@ -88,6 +88,31 @@ static void add_network(qemu_argv *argv, const struct qemu_args *a)
 	    "guest_ufo=off,mrg_rxbuf=on");
 }
 
+static void limit_put(struct buf *out, const char *name, uint64_t per_second, uint64_t burst, uint32_t burst_s)
+{
+	if (per_second == 0)
+		return;
+	buf_printf(out, "%s\"%s\":%llu", out->len ? "," : "", name, (unsigned long long)per_second);
+	if (burst > per_second && burst_s > 0)
+		buf_printf(out, ",\"%s-max\":%llu,\"%s-max-length\":%u", name, (unsigned long long)burst, name, burst_s);
+}
+
+/* QEMU's throttle group (docs/throttle.txt), above the overlay: what the guest asks for is counted, not what its layers make
+ * of that. True when there is one. */
+static bool add_throttle(qemu_argv *argv, const struct disk_limits *l)
+{
+	_cleanup_(buf_finish) struct buf limits = {0};
+
+	limit_put(&limits, "iops-total", l->iops, l->iops_burst, l->burst_s);
+	limit_put(&limits, "bps-total", (uint64_t)l->mib_per_s << 20, (uint64_t)l->mib_per_s_burst << 20, l->burst_s);
+	if (limits.len == 0)
+		return false;
+	add(argv, "-object", "{\"qom-type\":\"throttle-group\",\"id\":\"disk-limits\",\"limits\":{%.*s}}",
+	    STR_ARG(buf_str(&limits)));
+	add(argv, "-blockdev", "driver=throttle,node-name=disk0-limited,throttle-group=disk-limits,file=disk0");
+	return true;
+}
+
 /* Every layer is a descriptor with an explicit driver and backing node: no image header chooses a file. */
 static void add_disk(qemu_argv *argv, const struct qemu_args *a)
 {
@@ -104,8 +129,9 @@ static void add_disk(qemu_argv *argv, const struct qemu_args *a)
 	add(argv, "-add-fd", "fd=%d,set=1", QEMU_FD_OVERLAY);
 	add(argv, "-blockdev", "driver=file,node-name=disk0-file,filename=/dev/fdset/1,discard=unmap,aio=threads");
 	add(argv, "-blockdev", "driver=qcow2,node-name=disk0,file=disk0-file,discard=unmap%s", base ? ",backing=base" : "");
+	const char *top = add_throttle(argv, &a->disk_limits) ? "disk0-limited" : "disk0";
 	/* A host out of room stops the guest, it does not corrupt it. */
-	add(argv, "-device", "virtio-blk-pci,drive=disk0,addr=6,werror=stop,rerror=report,serial=iron");
+	add(argv, "-device", "virtio-blk-pci,drive=%s,addr=6,werror=stop,rerror=report,serial=iron", top);
 }
 
 void qemu_command_build(const struct qemu_args *a, const char *cpu_model, qemu_argv *ret)

@@ -141,6 +141,35 @@ static void a_disk_without_a_base_has_no_backing_node(void **state)
 	      "virtio-blk-pci,drive=disk0,addr=6,werror=stop,rerror=report,serial=iron\n");
 }
 
+#define LIMITED(limits)                                                                                                \
+	"-add-fd\n"                                                                                                    \
+	"fd=9,set=1\n"                                                                                                 \
+	"-blockdev\n"                                                                                                  \
+	"driver=file,node-name=disk0-file,filename=/dev/fdset/1,discard=unmap,aio=threads\n"                           \
+	"-blockdev\n"                                                                                                  \
+	"driver=qcow2,node-name=disk0,file=disk0-file,discard=unmap\n"                                                 \
+	"-object\n"                                                                                                    \
+	"{\"qom-type\":\"throttle-group\",\"id\":\"disk-limits\",\"limits\":{" limits "}}\n"                           \
+	"-blockdev\n"                                                                                                  \
+	"driver=throttle,node-name=disk0-limited,throttle-group=disk-limits,file=disk0\n"                              \
+	"-device\n"                                                                                                    \
+	"virtio-blk-pci,drive=disk0-limited,addr=6,werror=stop,rerror=report,serial=iron\n"
+
+static void a_disk_is_held_to_its_limits(void **state)
+{
+	const struct image_files image = image_make("", -1);
+	struct qemu_args a = {.vm = 42, .vcpus = 2, .memory_mib = 2048, .image = &image, .overlay_fd = 33, .tap_fd = -1};
+
+	a.disk_limits = (struct disk_limits){.iops = 500, .mib_per_s = 4096, .mib_per_s_burst = 8192, .burst_s = 10};
+	check(&a, "Westmere-v1,+rdrand",
+	      FRONT("tcg,tb-size=64", "Westmere-v1,+rdrand") DEVICES "\n" CHANNELS
+	      LIMITED("\"iops-total\":500,\"bps-total\":4294967296,\"bps-total-max\":8589934592,\"bps-total-max-length\":10"));
+	/* a burst that is none */
+	a.disk_limits = (struct disk_limits){.mib_per_s = 1, .mib_per_s_burst = 1, .iops_burst = 7, .burst_s = 10};
+	check(&a, "Westmere-v1,+rdrand",
+	      FRONT("tcg,tb-size=64", "Westmere-v1,+rdrand") DEVICES "\n" CHANNELS LIMITED("\"bps-total\":1048576"));
+}
+
 static void the_cpu_model_is_a_named_one(void **state)
 {
 	assert_string_equal(qemu_cpu_model(false), "Westmere-v1,+rdrand");
@@ -154,6 +183,7 @@ int main(void)
 		cmocka_unit_test(tcg_with_a_disk),
 		cmocka_unit_test(kvm_without_disk_or_network),
 		cmocka_unit_test(a_disk_without_a_base_has_no_backing_node),
+		cmocka_unit_test(a_disk_is_held_to_its_limits),
 		cmocka_unit_test(the_cpu_model_is_a_named_one),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

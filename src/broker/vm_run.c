@@ -318,6 +318,7 @@ static int start_qemu(struct vm *v, struct error *reterr)
 	_cleanup_close_ int disk = -1;
 	_cleanup_close_ int log = -1;
 	const uid_t uid = uids_qemu(v->b->uids, v->record.slot);
+	const struct conf_limits *limits = &v->b->conf->limits;
 	struct qemu_args a = {
 		.vm = v->record.vm,
 		.uid = uid,
@@ -327,6 +328,11 @@ static int start_qemu(struct vm *v, struct error *reterr)
 		.kvm = v->b->accel.kvm,
 		.tsc_khz = v->b->accel.tsc_khz,
 		.image = &image,
+		.disk_limits = {.iops = limits->disk_iops,
+				.iops_burst = limits->disk_iops_burst,
+				.mib_per_s = limits->disk_mib_per_s,
+				.mib_per_s_burst = limits->disk_mib_per_s_burst,
+				.burst_s = limits->disk_burst_s},
 		.tap_fd = v->net.tap_fd,
 		.run_dir = v->run_dir,
 	};
@@ -435,9 +441,12 @@ static int make_groups(struct vm *v, struct error *reterr)
 	const struct cgroup_limits qemu = {
 		.memory_bytes = ((uint64_t)v->record.memory_mib + TB_MIB + OVERHEAD_MIB) << 20,
 		.cpu_percent = v->record.vcpus * 100,
+		.cpu_weight = v->record.vcpus * CGROUP_WEIGHT_VCPU,
 		.pids = QEMU_PIDS,
 	};
-	const struct cgroup_limits role = {.memory_bytes = (uint64_t)ROLE_MEMORY_MIB << 20, .pids = ROLE_PIDS};
+	const struct cgroup_limits role = {.memory_bytes = (uint64_t)ROLE_MEMORY_MIB << 20,
+					   .pids = ROLE_PIDS,
+					   .cpu_weight = CGROUP_WEIGHT_ROLE};
 	char name[40];
 	int r;
 

@@ -100,6 +100,12 @@ int image_build(const struct conf *conf, const char *libexec, const char *name, 
 
 /* --- QEMU (qemu) --- */
 
+/* What a VM's disk may do in a second, and for how long more than that. 0: unbounded. */
+struct disk_limits {
+	uint32_t iops, iops_burst, mib_per_s, mib_per_s_burst;
+	uint32_t burst_s;
+};
+
 struct qemu_args {
 	uint64_t vm;            /* for names and logs */
 	uid_t uid;
@@ -109,6 +115,7 @@ struct qemu_args {
 	uint32_t tsc_khz;
 	const struct image_files *image;
 	int overlay_fd;         /* read-write, -1: a VM without a disk */
+	struct disk_limits disk_limits;
 	int tap_fd;
 	const char *run_dir;    /* run_dir/vms/<id>, exists, root's: qmp.sock, agent.sock and console.sock are made in it,
 				 * listening before QEMU runs, and replace stale ones */

@@ -85,7 +85,9 @@ static void on_linger(evutil_socket_t fd, short what, void *user)
 
 static int workspace_create(struct broker *b, uint64_t id, struct workspace **ret, struct error *reterr)
 {
-	const struct cgroup_limits limits = {.memory_bytes = (uint64_t)WORKER_MEMORY_MIB << 20, .pids = WORKER_PIDS};
+	const struct cgroup_limits limits = {.memory_bytes = (uint64_t)WORKER_MEMORY_MIB << 20,
+					     .pids = WORKER_PIDS,
+					     .cpu_weight = CGROUP_WEIGHT_ROLE};
 	struct workspace *w = xcalloc(1, sizeof *w);
 	char text[ID_TEXT_SIZE], name[ID_TEXT_SIZE + 8];
 	int r = uids_worker_take(b->uids, &w->slot);

@@ -67,7 +67,16 @@
 	K(u32, limits, stop_timeout_s, "30", 1, 600, "seconds, 1 to 600", "After that a stopping VM is killed.")       \
 	K(u32, limits, max_connections, "1024", 16, 65536, "a number from 16 to 65536", "Open connections to the API.")\
 	K(u32, limits, max_body_kib, "1024", 64, 65536, "KiB, 64 to 65536", "Largest JSON body.")                      \
-	K(u32, limits, idle_timeout_s, "75", 1, 3600, "seconds, 1 to 3600", "A silent API connection is closed.")
+	K(u32, limits, idle_timeout_s, "75", 1, 3600, "seconds, 1 to 3600", "A silent API connection is closed.")\
+	K(u32, limits, disk_mib_per_s, "256", 0, 65536, "MiB a second, 0 to 65536; 0: unbounded",                      \
+	  "What one VM's disk may read and write, as a rule. It counts from the VM's next start, as the four below.")  \
+	K(u32, limits, disk_mib_per_s_burst, "1024", 0, 65536, "MiB a second, 0 to 65536",                             \
+	  "The same for a burst; no more than disk_mib_per_s: no burst.")                                              \
+	K(u32, limits, disk_iops, "8000", 0, 1000000, "requests a second, 0 to 1000000; 0: unbounded",                 \
+	  "How many requests one VM's disk takes, as a rule.")                                                         \
+	K(u32, limits, disk_iops_burst, "32000", 0, 1000000, "requests a second, 0 to 1000000",                        \
+	  "The same for a burst; no more than disk_iops: no burst.")                                                   \
+	K(u32, limits, disk_burst_s, "10", 0, 3600, "seconds, 0 to 3600", "How long a burst may last.")
 
 #define CONF_AUDIT(K)                                                                                                  \
 	K(u32, audit, segment_mib, "16", 1, 1024, "MiB, 1 to 1024", "Size of a segment of the journal.")               \
