@@ -271,7 +271,7 @@ static int limits_v1(const struct cgroup *g, const struct cgroup_limits *l)
 					 (uint64_t)l->cpu_percent * PERIOD_US / 100);
 	}
 	if (r == 0 && l->cpu_weight)
-		r = write_number(dir_of(g, CPU), "cpu.shares", (uint64_t)l->cpu_weight * DEFAULT_SHARES / DEFAULT_WEIGHT);
+		r = write_number(cgroup_dir(g, CPU), "cpu.shares", (uint64_t)l->cpu_weight * DEFAULT_SHARES / DEFAULT_WEIGHT);
 	if (r == 0 && l->pids)
 		r = write_number(cgroup_dir(g, PIDS), "pids.max", l->pids);
 	return r;
@@ -437,14 +437,14 @@ static int freeze_begin(const struct cgroup *g)
 {
 	if (g->host->version == 2)
 		return write_file(g->dirs[0], "cgroup.freeze", "1");
-	return write_file(dir_of(g, FREEZER), "freezer.state", "FROZEN");
+	return write_file(cgroup_dir(g, FREEZER), "freezer.state", "FROZEN");
 }
 
 int cgroup_thaw(struct cgroup *g)
 {
 	if (g->host->version == 2)
 		return write_file(g->dirs[0], "cgroup.freeze", "0");
-	return write_file(dir_of(g, FREEZER), "freezer.state", "THAWED");
+	return write_file(cgroup_dir(g, FREEZER), "freezer.state", "THAWED");
 }
 
 /* v1 says FREEZING, v2 "frozen 0", until the last of its tasks has stopped. */
@@ -454,9 +454,9 @@ bool cgroup_is_frozen(const struct cgroup *g)
 	struct str text, line;
 
 	if (g->host->version == 1)
-		return read_file(dir_of(g, FREEZER), "freezer.state", &b) == 0 &&
+		return cgroup_read(cgroup_dir(g, FREEZER), "freezer.state", &b) == 0 &&
 		       str_eq(str_trim(buf_str(&b), "\n"), STR("FROZEN"));
-	if (read_file(g->dirs[0], "cgroup.events", &b) < 0)
+	if (cgroup_read(g->dirs[0], "cgroup.events", &b) < 0)
 		return false;
 	text = buf_str(&b);
 	while (str_split(&text, '\n', &line))
