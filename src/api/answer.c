@@ -137,24 +137,16 @@ static void put_field(struct json *j, const struct out_field *f, const void *rec
 	}
 }
 
-static void put_fields(struct json *j, const struct out_shape *shape, const void *record)
+static void put_fields(struct json *j, const struct out_field *v, size_t n, const void *record)
 {
-	for (size_t i = 0; i < shape->n; i++) {
-		const struct out_field *f = &shape->v[i];
+	for (size_t i = 0; i < n; i++) {
+		const struct out_field *f = &v[i];
 		bool known = !f->known || *((const bool *)record + (f->known - 1));
 		if (known)
 			put_field(j, f, record);
 		else
 			json_null(j, f->name);
 	}
-}
-
-static void put_host_counts(struct json *j, const struct row_host *h)
-{
-	json_u64(j, "vms_running", h->vms_running);
-	json_u64(j, "vms_total", h->vms_total);
-	json_u64(j, "memory_committed_mib", h->memory_committed_mib);
-	json_u64(j, "memory_budget_mib", h->memory_budget_mib);
 }
 
 static bool is_wrapped(const struct answer *a, uint16_t type)
@@ -189,9 +181,8 @@ int answer_row(struct answer *a, uint16_t type, const void *record)
 	a->rows++;
 	if (is_wrapped(a, type))
 		json_object_begin(&a->json, NULL);
-	put_fields(&a->json, shape, members);
-	if (type == MSG_TYPE_row_host)
-		put_host_counts(&a->json, record);
+	put_fields(&a->json, shape->v, shape->n, members);
+	put_fields(&a->json, shape->outer, shape->nouter, record);
 	if (is_wrapped(a, type))
 		json_object_end(&a->json);
 	return a->out.failed ? -EMSGSIZE : 0;

@@ -55,6 +55,7 @@ void api_destroy(struct api *api)
 		conn_destroy(api->conns);
 	rendezvous_finish(&api->streams);
 	map_finish(&api->per_address);
+	buf_finish(&api->description);
 	SSL_CTX_free(api->tls);
 	free(api);
 }

@@ -36,5 +36,6 @@ struct api {
 	struct conn *conns;
 	struct conn *idle_first, *idle_last;
 	unsigned nconns, nrefused;
+	struct buf description; /* openapi.json, once somebody asked for it */
 	struct map per_address; /* count, as a pointer */
 };

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "api/openapi.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "model/scope.h"
@@ -121,6 +122,15 @@ void call_fail(struct call *c, enum api_code code, const char *fmt, ...)
 	answer_failure(c, code_status(code), code_text(code), str_of(message));
 }
 
+/* What iron-control refuses with is in the table of the operation: a client may rely on the description. */
+static bool documents(const struct call *c, struct str code)
+{
+	for (unsigned i = 0; i < CODE_COUNT; i++)
+		if (str_eq(code, str_of(code_text((enum api_code)i))))
+			return openapi_errors(c->op) & 1ULL << i;
+	return false;
+}
+
 void call_fail_done(struct call *c, const struct msg_done *done)
 {
 	char code[64];
@@ -129,6 +139,9 @@ void call_fail_done(struct call *c, const struct msg_done *done)
 		call_fail(c, CODE_INTERNAL, "an answer of iron's own made no sense; the log has more");
 		return;
 	}
+	if (!documents(c, done->code))
+		log_limited(LOG_LEVEL_ERROR, 1, "an error that the description does not have: op_shape.errors", "op=%s code=%s",
+			    op_info_get(c->op)->name, code);
 	if (done->retry_after_s)
 		add_header(c, "Retry-After: %u\r\n", done->retry_after_s);
 	answer_failure(c, done->status, code, done->message);
@@ -181,18 +194,13 @@ static void find_route(struct call *c, const struct http1_request *req, struct r
 	}
 }
 
-static bool needs_key(enum api_op op)
-{
-	return op != OP_HEALTHZ && op != OP_READYZ;
-}
-
 /* "Bearer KEY". The key itself goes no further than its hash. */
 static void take_key(struct call *c, const struct http1_request *req)
 {
 	const struct http1_header *h = http1_header_find(&req->head, STR("authorization"), NULL);
 	struct str scheme, rest = h ? h->value : STR_NONE;
 
-	if (!needs_key(c->op))
+	if (c->shape->open)
 		return;
 	if (!h) {
 		note_failure(c, CODE_UNAUTHORIZED, "a key is needed: Authorization: Bearer KEY");
@@ -378,11 +386,28 @@ static bool on_answer(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
 
 /* --- start --- */
 
+static void answer_description(struct call *c)
+{
+	struct buf *made = &c->api->description, body = {0};
+
+	if (made->len == 0 && openapi_write(made)) {
+		buf_finish(made);
+		call_fail(c, CODE_INTERNAL, "the description could not be made");
+		return;
+	}
+	buf_append_str(&body, buf_str(made));
+	call_answer(c, 200, &body);
+}
+
 static void answer_local(struct call *c)
 {
 	struct buf body = {0};
 	struct json j = {.out = &body};
 
+	if (c->op == OP_OPENAPI) {
+		answer_description(c);
+		return;
+	}
 	json_object_begin(&j, NULL);
 	json_object_begin(&j, "data");
 	json_str(&j, "status", STR("ok"));

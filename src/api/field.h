@@ -51,6 +51,7 @@ struct field {
 	uint32_t items;
 	size_t total;	      /* largest encoded list, 0: no limit of its own */
 	const char *choices; /* "a|b|c" */
+	const char *pattern; /* what `check` asks for, as far as a regular expression says it: for the description only */
 	int (*check)(const char *field, struct str s, struct error *reterr);
 	const struct field_set *sub;
 	size_t offset;
@@ -63,6 +64,8 @@ struct field_set {
 	size_t n;
 	/* What fields cannot say: one of two, both or none. May be NULL. -EINVAL with its sentence. */
 	int (*check)(const void *record, struct error *reterr);
+	/* What `check` says of these two, for the description: one of them must be there. */
+	const char *either[2];
 };
 
 /* body: the bytes of a JSON object, or nothing, which is {}. Fills the record (zeroed by the caller), strings live in the

@@ -4,22 +4,17 @@
 
 #include "base/id.h"
 
-struct parameter {
-	struct str name; /* as in op.h */
-	const char *prefix;
-	enum api_code missing;
-};
-static const struct parameter parameters[] = {
+static const struct route_parameter parameters[] = {
 	{STR(":id"), "vm_", CODE_VM_NOT_FOUND},
 	{STR(":rule"), "egr_", CODE_RULE_NOT_FOUND},
 	{STR(":key"), "key_", CODE_KEY_NOT_FOUND},
 	{STR(":image"), "img_", CODE_IMAGE_NOT_FOUND},
 };
 
-static const struct parameter *parameter_find(struct str name)
+const struct route_parameter *route_parameter_find(struct str segment)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(parameters); i++)
-		if (str_eq(parameters[i].name, name))
+		if (str_eq(parameters[i].name, segment))
 			return &parameters[i];
 	return NULL;
 }
@@ -45,7 +40,7 @@ static int take_parameters(struct str pattern, struct str path, struct route *re
 	struct str want, got;
 
 	while (str_split(&pattern, '/', &want) && str_split(&path, '/', &got)) {
-		const struct parameter *p = parameter_find(want);
+		const struct route_parameter *p = route_parameter_find(want);
 		uint64_t id;
 		if (!p)
 			continue;

@@ -11,6 +11,14 @@ struct route {
 	uint64_t vm, id; /* of the path; 0: it has none */
 };
 
+/* A segment of op.h's paths that stands for an id: ":id", ":rule" … NULL: it is a word. */
+struct route_parameter {
+	struct str name;
+	const char *prefix; /* of the ids: "vm_" */
+	enum api_code missing;
+};
+const struct route_parameter *route_parameter_find(struct str segment);
+
 /* 0. -ENOENT: no such path, or (ret_code says which kind) an id in it that can be no object's. -EPERM: the path is there,
  * not with this method: allow gets "GET, POST". HEAD goes where GET goes. */
 int route_find(struct str method, struct str path, struct route *ret, struct buf *allow,

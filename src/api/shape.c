@@ -50,7 +50,7 @@ static const struct field rule_fields[] = {
 	 .doc = "CIDRs that the name may resolve to although they are private"},
 	{"comment", FIELD_TEXT, .hi = 255, .check = check_comment, RULE_AT(comment), .doc = "For people"},
 };
-static const struct field_set rule_item = SET(rule_fields, .check = check_rule);
+static const struct field_set rule_item = SET(rule_fields, .check = check_rule, .either = {"host", "cidr"});
 
 /* The same table for a body of its own: its record lies behind the message. */
 static int finish_rule(union params *p, struct arena *a, struct error *reterr)
@@ -87,7 +87,7 @@ static const struct field_set vm_egress = SET(vm_egress_fields);
 
 #define BOUNDS(field, low, high) {#field, FIELD_U32, .lo = (low), .hi = (high), AT(msg_vm_create, field), .doc = "Absent: the default's"},
 static const struct field vm_create_fields[] = {
-	{"name", FIELD_TEXT, .required = true, .hi = 63, .check = vm_name_check, AT(msg_vm_create, name),
+	{"name", FIELD_TEXT, .required = true, .hi = 63, .check = vm_name_check, .pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", AT(msg_vm_create, name),
 	 .doc = "Unique among VMs that are not destroyed"},
 	{"public_key", FIELD_TEXT, .trim = true, .hi = 16384, .check = public_key_check, AT(msg_vm_create, public_key),
 	 .doc = "One OpenSSH public key"},
@@ -167,7 +167,7 @@ static int check_exec(const void *record, struct error *reterr)
 		return error_set(reterr, -EINVAL, "%s: only with tty", x->rows ? "rows" : "cols");
 	return 0;
 }
-static const struct field_set exec_body = SET(exec_fields, .check = check_exec);
+static const struct field_set exec_body = SET(exec_fields, .check = check_exec, .either = {"argv", "command"});
 
 /* argv as far as it fits goes into the record of the call. */
 static int finish_exec(union params *p, struct arena *a, struct error *reterr)
@@ -238,6 +238,18 @@ static const struct field page_query[] = {
 };
 static const struct field_set page = SET(page_query);
 
+/* --- answers that are no rows --- */
+
+static const struct op_answer exec_result[] = {{"application/json", &exec_shape, NULL}, {0}};
+static const struct op_answer exec_frames[] = {
+	{"application/octet-stream", NULL,
+	 "A WebSocket. The client's first text frame is the body that POST takes (without stdin); then both sides send binary "
+	 "frames: one byte of channel, then bytes. Channels: 0 stdin, 1 stdout, 2 stderr, 3 control, as JSON: resize {rows, "
+	 "cols}, signal {signal}, eof from the client; exit {exit_code, timed_out}, error {code, message} from the server."},
+	{0}};
+static const struct op_answer this_document[] = {{"application/json", NULL, "OpenAPI 3.1"}, {0}};
+static const struct op_answer up[] = {{"application/json", &health_shape, NULL}, {0}};
+
 /* --- the operations --- */
 
 #define REC(name) .record = MSG_TYPE_##name
@@ -248,19 +260,22 @@ static const struct field_set page = SET(page_query);
 #define OBJECT(code) .answer = ANSWER_OBJECT, .status = (code)
 #define NO_CONTENT .answer = ANSWER_NONE, .status = 204
 #define BODY_AT(member) .body_at = offsetof(union params, member)
+#define RULE_ERRORS ERR(RULE_NAME_TAKEN) | ERR(RULE_NOT_FOUND) | ERR(QUOTA_EXCEEDED)
 #define PLAIN .query = &nothing, .body = &nothing
 
 static const struct op_shape shapes[OP_COUNT] = {
-	[OP_VM_CREATE] = {REC(msg_vm_create), &nothing, &vm_create, OBJECT(201), ROW(row_vm)},
+	[OP_VM_CREATE] = {REC(msg_vm_create), &nothing, &vm_create, OBJECT(201), ROW(row_vm),
+			  .errors = ERR(IMAGE_NOT_FOUND) | ERR(VM_NAME_TAKEN) | ERR(QUOTA_EXCEEDED) | ERR(NO_ROOM)},
 	[OP_VM_LIST] = {REC(msg_vm_list), &vm_list, &nothing, LIST, ROW(row_vm)},
 	[OP_VM_GET] = {REC(msg_object), &vm_get, &nothing, OBJECT(200), ROW(row_vm), VM_AT(msg_object), .finish = finish_wait},
-	[OP_VM_DELETE] = {REC(msg_object), &vm_delete, &nothing, NO_CONTENT, VM_AT(msg_object)},
-	[OP_VM_START] = {REC(msg_object), PLAIN, OBJECT(200), ROW(row_vm), VM_AT(msg_object)},
-	[OP_VM_STOP] = {REC(msg_vm_stop), PLAIN, OBJECT(200), ROW(row_vm), VM_AT(msg_vm_stop)},
-	[OP_VM_EXEC] = {REC(msg_exec_open), &nothing, &exec_body, .answer = ANSWER_EXEC, .status = 200, VM_AT(msg_exec_open),
+	[OP_VM_DELETE] = {REC(msg_object), &vm_delete, &nothing, NO_CONTENT, VM_AT(msg_object), .errors = ERR(VM_NOT_STOPPED)},
+	[OP_VM_START] = {REC(msg_object), PLAIN, OBJECT(200), ROW(row_vm), VM_AT(msg_object), .errors = ERR(VM_ALREADY_RUNNING) | ERR(QUOTA_EXCEEDED)},
+	[OP_VM_STOP] = {REC(msg_vm_stop), PLAIN, OBJECT(200), ROW(row_vm), VM_AT(msg_vm_stop), .errors = ERR(VM_NOT_RUNNING)},
+	[OP_VM_EXEC] = {REC(msg_exec_open), &nothing, &exec_body, .answer = ANSWER_EXEC, .status = 200, VM_AT(msg_exec_open), .answers = exec_result,
+			.errors = ERR(VM_NOT_RUNNING),
 			BODY_AT(exec.asked), .finish = finish_exec},
 	[OP_VM_EXEC_WS] = {REC(msg_exec_open), PLAIN, .answer = ANSWER_EXEC, .status = 101, VM_AT(msg_exec_open),
-			   BODY_AT(exec.asked)},
+			   BODY_AT(exec.asked), .answers = exec_frames, .errors = ERR(VM_NOT_RUNNING)},
 	[OP_POLICY_GET] = {REC(msg_object), PLAIN, OBJECT(200), ROW(row_policy)},
 	[OP_POLICY_PUT] = {REC(msg_policy_put), &nothing, &policy_body, OBJECT(200), ROW(row_policy)},
 	[OP_VM_POLICY_GET] = {REC(msg_object), PLAIN, OBJECT(200), ROW(row_policy), VM_AT(msg_object)},
@@ -268,11 +283,11 @@ static const struct op_shape shapes[OP_COUNT] = {
 	[OP_VM_POLICY_DELETE] = {REC(msg_object), PLAIN, NO_CONTENT, VM_AT(msg_object)},
 	[OP_RULE_LIST] = {REC(msg_rule_list), &rule_list, &nothing, LIST, ROW(row_rule)},
 	[OP_RULE_CREATE] = {REC(msg_rule_create), &nothing, &rule_item, OBJECT(201), ROW(row_rule), BODY_AT(rule_create.asked),
-			    .finish = finish_rule},
+			    .finish = finish_rule, .errors = RULE_ERRORS},
 	[OP_RULE_DELETE] = {REC(msg_object), PLAIN, NO_CONTENT, ID_AT},
 	[OP_VM_RULE_LIST] = {REC(msg_rule_list), &rule_list, &nothing, LIST, ROW(row_rule), VM_AT(msg_rule_list)},
 	[OP_VM_RULE_CREATE] = {REC(msg_rule_create), &nothing, &rule_item, OBJECT(201), ROW(row_rule), VM_AT(msg_rule_create),
-			       BODY_AT(rule_create.asked), .finish = finish_rule},
+			       BODY_AT(rule_create.asked), .finish = finish_rule, .errors = RULE_ERRORS},
 	[OP_VM_RULE_DELETE] = {REC(msg_object), PLAIN, NO_CONTENT, VM_AT(msg_object), ID_AT},
 	[OP_AUDIT_EGRESS] = {REC(msg_events_list), &events, &nothing, LIST, ROW(row_event)},
 	[OP_IMAGE_LIST] = {REC(msg_page), &page, &nothing, LIST, ROW(row_image)},
@@ -282,8 +297,9 @@ static const struct op_shape shapes[OP_COUNT] = {
 	[OP_KEY_DELETE] = {REC(msg_object), PLAIN, NO_CONTENT, ID_AT},
 	[OP_ME] = {REC(msg_page), PLAIN, OBJECT(200), ROW(row_me)},
 	[OP_HOST] = {REC(msg_page), PLAIN, .answer = ANSWER_ROLES, .status = 200, ROW(row_host)},
-	[OP_HEALTHZ] = {REC(msg_page), PLAIN, .answer = ANSWER_LOCAL, .status = 200},
-	[OP_READYZ] = {REC(msg_page), PLAIN, .answer = ANSWER_ROLES, .status = 200},
+	[OP_HEALTHZ] = {REC(msg_page), PLAIN, .answer = ANSWER_LOCAL, .status = 200, .open = true, .answers = up},
+	[OP_READYZ] = {REC(msg_page), PLAIN, .answer = ANSWER_ROLES, .status = 200, .open = true},
+	[OP_OPENAPI] = {REC(msg_page), PLAIN, .answer = ANSWER_LOCAL, .status = 200, .open = true, .answers = this_document},
 };
 
 const struct op_shape *op_shape_get(enum api_op op)

@@ -4,6 +4,7 @@
 #include "api/field.h"
 #include "codec/msg.h"
 #include "codec/stream.h"
+#include "model/code.h"
 #include "model/op.h"
 
 /* What a client may ask of exec, buffered or live. */
@@ -40,6 +41,18 @@ union params {
 	} exec;
 };
 
+/* An error of model/code.h in op_shape.errors. */
+#define ERR(code) (1ULL << CODE_##code)
+
+struct out_shape;
+
+/* A successful answer that is not made of rows, for the description. media NULL ends an array. */
+struct op_answer {
+	const char *media;
+	const struct out_shape *object; /* JSON: {"data": object}; NULL: what `doc` says */
+	const char *doc;
+};
+
 enum answer_kind {
 	ANSWER_NONE,   /* 204 */
 	ANSWER_OBJECT, /* one row */
@@ -60,6 +73,15 @@ struct op_shape {
 	size_t body_at; /* where in union params the body's table writes */
 	/* After validation, before sending: what tables cannot say. May be NULL. */
 	int (*finish)(union params *p, struct arena *a, struct error *reterr);
+	bool open; /* no key is asked for */
+	/* ERR(…) of every error beside those that any call may give (openapi.c: a bad key, a bad request, an id of the path
+	 * that is nobody's, too many requests, a failure of iron's own). The description holds these and no others. */
+	uint64_t errors;
+	/* Where `answer` is none that is made of rows (ANSWER_EXEC and below): every form that the success may take. */
+	const struct op_answer *answers;
+	/* The request's body when it is bytes and no JSON: its media type; NULL: JSON by the table. */
+	const char *body_media;
+	const char *doc; /* more than op.h's summary says; may be NULL */
 };
 
 /* op < OP_COUNT. */
@@ -98,6 +120,12 @@ struct out_shape {
 	const struct wire_type *inner; /* the row's one member is such an encoded record, and the offsets are in it */
 	const struct out_field *v;
 	size_t n;
+	const struct out_field *outer; /* after them, members of the row itself beside its inner record */
+	size_t nouter;
+	const char *name; /* in the description; NULL: the row's */
 };
+/* What an answer that is no row holds. */
+extern const struct out_shape exec_shape, health_shape;
+
 /* NULL: no row of the API's. */
 const struct out_shape *out_shape_get(uint16_t row);

@@ -99,7 +99,6 @@ static const struct out_field me[] = {
 	F(TIME, "expires_at", row_me, expires_at),
 };
 
-/* row_host's own counts come after these (answer.c): they lie beside the inner record. */
 static const struct out_field host[] = {
 	F(TEXT, "version", msg_host, version),
 	F(TEXT, "accelerator", msg_host, accelerator),
@@ -117,6 +116,13 @@ static const struct out_field host[] = {
 	F(U64, "disk_available_mib", msg_host, disk_available_mib),
 };
 
+static const struct out_field host_counts[] = {
+	F(U32, "vms_running", row_host, vms_running),
+	F(U32, "vms_total", row_host, vms_total),
+	F(U64, "memory_committed_mib", row_host, memory_committed_mib),
+	F(U64, "memory_budget_mib", row_host, memory_budget_mib),
+};
+
 static const struct out_field role[] = {
 	F(TEXT, "name", msg_role_row, name),
 	F(ROLE_ID, "id", msg_role_row, id),
@@ -125,6 +131,22 @@ static const struct out_field role[] = {
 	F(U32, "restarts", msg_role_row, restarts),
 	F(TIME, "started_at", msg_role_row, started_at),
 };
+
+/* exec.c writes it. */
+static const struct out_field exec[] = {
+	{.name = "exit_code", .kind = OUT_U32, .doc = "The command's; 128 + the signal that ended it"},
+	{.name = "stdout", .kind = OUT_TEXT, .doc = "The first MiB; each byte that is not UTF-8 is U+FFFD"},
+	{.name = "stderr", .kind = OUT_TEXT, .doc = "The same"},
+	{.name = "truncated", .kind = OUT_FLAG, .doc = "One of the two was longer"},
+	{.name = "timed_out", .kind = OUT_FLAG, .doc = "timeout_s passed"},
+};
+const struct out_shape exec_shape = {.name = "ExecResult", .v = exec, .n = ARRAY_SIZE(exec)};
+
+static const struct out_field health[] = {
+	{.name = "status", .kind = OUT_TEXT},
+	{.name = "version", .kind = OUT_TEXT},
+};
+const struct out_shape health_shape = {.name = "Health", .v = health, .n = ARRAY_SIZE(health)};
 
 #define SHAPE(type, fields, ...) {.row = MSG_TYPE_##type, .v = fields, .n = ARRAY_SIZE(fields), ##__VA_ARGS__}
 static const struct out_shape shapes[] = {
@@ -135,7 +157,7 @@ static const struct out_shape shapes[] = {
 	SHAPE(row_key, key),
 	SHAPE(row_image, image),
 	SHAPE(row_me, me),
-	SHAPE(row_host, host, .inner = &msg_host_wire),
+	SHAPE(row_host, host, .inner = &msg_host_wire, .outer = host_counts, .nouter = ARRAY_SIZE(host_counts)),
 	SHAPE(row_role, role, .inner = &msg_role_row_wire),
 };
 

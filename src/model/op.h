@@ -34,7 +34,8 @@
 	O(ME, "GET", "/me", NONE, "Whose key this is")                                                                 \
 	O(HOST, "GET", "/host", VM_READ, "The host: accelerator, isolation, roles, room")                              \
 	O(HEALTHZ, "GET", "/healthz", NONE, "Up")                                                                      \
-	O(READYZ, "GET", "/readyz", NONE, "Every role answers")
+	O(READYZ, "GET", "/readyz", NONE, "Every role answers")                                                        \
+	O(OPENAPI, "GET", "/openapi.json", NONE, "This description")
 
 #define OP_ENUM(id, method, path, scope, summary) OP_##id,
 enum api_op { OP_TABLE(OP_ENUM) OP_COUNT };

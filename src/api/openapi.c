@@ -1,0 +1,555 @@
+#include "api/openapi.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+
+#include "api/json.h"
+#include "api/route.h"
+#include "model/scope.h"
+
+#define DESCRIPTION_MAX ((size_t)4 << 20)
+#define ERRORS_OF_ALL                                                                                                  \
+	(ERR(BAD_REQUEST) | ERR(TOO_LARGE) | ERR(UNSUPPORTED_MEDIA_TYPE) | ERR(VALIDATION_ERROR) | ERR(RATE_LIMITED) |    \
+	 ERR(INTERNAL) | ERR(UNAVAILABLE))
+
+/* --- errors --- */
+
+static uint64_t errors_of_path(struct str path)
+{
+	uint64_t set = 0;
+	struct str segment;
+
+	while (str_split(&path, '/', &segment)) {
+		const struct route_parameter *p = route_parameter_find(segment);
+		if (p)
+			set |= 1ULL << p->missing;
+	}
+	return set;
+}
+
+uint64_t openapi_errors(enum api_op op)
+{
+	const struct op_shape *shape = op_shape_get(op);
+	const struct op_info *info = op_info_get(op);
+	uint64_t set = ERRORS_OF_ALL | shape->errors | errors_of_path(str_of(info->path));
+
+	if (!shape->open)
+		set |= ERR(UNAUTHORIZED) | ERR(SCOPE_MISSING);
+	if (strcmp(info->method, "GET") != 0)
+		set |= ERR(NO_ROOM);
+	return set;
+}
+
+static void put_error_schema(struct json *j, uint64_t codes)
+{
+	json_object_begin(j, "schema");
+	json_str(j, "type", STR("object"));
+	json_object_begin(j, "properties");
+	json_object_begin(j, "error");
+	json_str(j, "type", STR("object"));
+	json_object_begin(j, "properties");
+	json_object_begin(j, "code");
+	json_str(j, "type", STR("string"));
+	json_array_begin(j, "enum");
+	for (unsigned i = 0; i < CODE_COUNT; i++)
+		if (codes & 1ULL << i)
+			json_str(j, NULL, str_of(code_text((enum api_code)i)));
+	json_array_end(j);
+	json_object_end(j);
+	json_object_begin(j, "message");
+	json_str(j, "type", STR("string"));
+	json_str(j, "description", STR("What is wrong, and what to do next"));
+	json_object_end(j);
+	json_object_end(j);
+	json_array_begin(j, "required");
+	json_str(j, NULL, STR("code"));
+	json_str(j, NULL, STR("message"));
+	json_array_end(j);
+	json_object_end(j);
+	json_object_end(j);
+	json_array_begin(j, "required");
+	json_str(j, NULL, STR("error"));
+	json_array_end(j);
+	json_object_end(j);
+}
+
+static void put_error_headers(struct json *j, unsigned status)
+{
+	const char *name = status == 401 ? "WWW-Authenticate" : status == 429 || status == 503 ? "Retry-After" : NULL;
+
+	if (!name)
+		return;
+	json_object_begin(j, "headers");
+	json_object_begin(j, name);
+	if (status != 401)
+		json_str(j, "description", STR("Seconds"));
+	json_object_begin(j, "schema");
+	json_str(j, "type", status == 401 ? STR("string") : STR("integer"));
+	json_object_end(j);
+	json_object_end(j);
+	json_object_end(j);
+}
+
+/* key: the status, or a component's name. */
+static void put_error(struct json *j, const char *key, unsigned status, uint64_t codes)
+{
+	char doc[256] = "";
+
+	for (unsigned i = 0; i < CODE_COUNT; i++)
+		if (codes & 1ULL << i)
+			snprintf(doc + strlen(doc), sizeof doc - strlen(doc), "%s%s", doc[0] ? ", " : "", code_text((enum api_code)i));
+	json_object_begin(j, key);
+	json_str(j, "description", str_of(doc));
+	put_error_headers(j, status);
+	json_object_begin(j, "content");
+	json_object_begin(j, "application/json");
+	put_error_schema(j, codes);
+	json_object_end(j);
+	json_object_end(j);
+	json_object_end(j);
+}
+
+/* What HTTP itself refuses with, beside the status that code.h gives the code. */
+static const struct {
+	unsigned status;
+	enum api_code code;
+} other_statuses[] = {{408, CODE_BAD_REQUEST}, {414, CODE_TOO_LARGE}, {431, CODE_TOO_LARGE}};
+
+static uint64_t codes_of_status(uint64_t set, unsigned status)
+{
+	uint64_t codes = 0;
+
+	for (unsigned i = 0; i < CODE_COUNT; i++)
+		if (set & 1ULL << i && code_status((enum api_code)i) == status)
+			codes |= 1ULL << i;
+	for (size_t i = 0; i < ARRAY_SIZE(other_statuses); i++)
+		if (other_statuses[i].status == status)
+			codes |= 1ULL << other_statuses[i].code;
+	return codes;
+}
+
+/* Statuses whose codes are the same in every operation are components. */
+static bool is_common(unsigned status, uint64_t codes)
+{
+	uint64_t all = ERRORS_OF_ALL | ERR(UNAUTHORIZED) | ERR(SCOPE_MISSING) | ERR(NO_ROOM);
+
+	return codes && codes == codes_of_status(all, status);
+}
+
+static void put_error_components(struct json *j)
+{
+	uint64_t all = ERRORS_OF_ALL | ERR(UNAUTHORIZED) | ERR(SCOPE_MISSING) | ERR(NO_ROOM);
+	char name[16];
+
+	json_object_begin(j, "responses");
+	for (unsigned status = 400; status < 600; status++) {
+		uint64_t codes = codes_of_status(all, status);
+		snprintf(name, sizeof name, "E%u", status);
+		if (codes)
+			put_error(j, name, status, codes);
+	}
+	json_object_end(j);
+}
+
+static void put_errors(struct json *j, enum api_op op)
+{
+	uint64_t set = openapi_errors(op);
+	char key[16], ref[64];
+
+	for (unsigned status = 400; status < 600; status++) {
+		uint64_t codes = codes_of_status(set, status);
+		snprintf(key, sizeof key, "%u", status);
+		snprintf(ref, sizeof ref, "#/components/responses/E%u", status);
+		if (is_common(status, codes)) {
+			json_object_begin(j, key);
+			json_str(j, "$ref", str_of(ref));
+			json_object_end(j);
+		} else if (codes) {
+			put_error(j, key, status, codes);
+		}
+	}
+}
+
+/* --- successes --- */
+
+static void put_ref(struct json *j, const char *key, const struct out_shape *shape)
+{
+	char name[64], ref[96];
+
+	schema_name(shape, name);
+	snprintf(ref, sizeof ref, "#/components/schemas/%s", name);
+	json_object_begin(j, key);
+	json_str(j, "$ref", str_of(ref));
+	json_object_end(j);
+}
+
+static void put_required(struct json *j, const char *a, const char *b, const char *c)
+{
+	const char *const names[] = {a, b, c};
+
+	json_array_begin(j, "required");
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (names[i])
+			json_str(j, NULL, str_of(names[i]));
+	json_array_end(j);
+}
+
+static void put_list(struct json *j, const struct op_shape *shape)
+{
+	json_object_begin(j, "data");
+	json_str(j, "type", STR("array"));
+	put_ref(j, "items", out_shape_get(shape->row));
+	json_object_end(j);
+	json_object_begin(j, "has_more");
+	json_str(j, "type", STR("boolean"));
+	json_object_end(j);
+	json_object_begin(j, "cursor");
+	json_array_begin(j, "type");
+	json_str(j, NULL, STR("string"));
+	json_str(j, NULL, STR("null"));
+	json_array_end(j);
+	json_str(j, "description", STR("For the next page: the same call with cursor="));
+	json_object_end(j);
+}
+
+static void put_roles(struct json *j, const struct op_shape *shape)
+{
+	json_object_begin(j, "data");
+	json_array_begin(j, "allOf");
+	if (shape->row)
+		put_ref(j, NULL, out_shape_get(shape->row));
+	json_object_begin(j, NULL);
+	json_str(j, "type", STR("object"));
+	json_object_begin(j, "properties");
+	json_object_begin(j, "roles");
+	json_str(j, "type", STR("array"));
+	put_ref(j, "items", out_shape_get(MSG_TYPE_row_role));
+	json_object_end(j);
+	json_object_end(j);
+	put_required(j, "roles", NULL, NULL);
+	json_object_end(j);
+	json_array_end(j);
+	json_object_end(j);
+}
+
+/* {"data": …} as `kind` makes it; object: of a shape that is none of a row. */
+static void put_envelope(struct json *j, const struct op_shape *shape, const struct out_shape *object)
+{
+	bool list = !object && shape->answer == ANSWER_LIST;
+
+	json_object_begin(j, "schema");
+	json_str(j, "type", STR("object"));
+	json_object_begin(j, "properties");
+	if (list)
+		put_list(j, shape);
+	else if (!object && shape->answer == ANSWER_ROLES)
+		put_roles(j, shape);
+	else
+		put_ref(j, "data", object ? object : out_shape_get(shape->row));
+	json_object_end(j);
+	put_required(j, "data", list ? "has_more" : NULL, list ? "cursor" : NULL);
+	json_object_end(j);
+}
+
+static void put_form(struct json *j, const struct op_shape *shape, const struct op_answer *form)
+{
+	json_object_begin(j, form->media);
+	if (form->object) {
+		put_envelope(j, shape, form->object);
+	} else {
+		json_object_begin(j, "schema");
+		if (strcmp(form->media, "application/json") != 0)
+			json_str(j, "type", STR("string"));
+		else
+			json_str(j, "type", STR("object"));
+		json_str(j, "description", str_of(form->doc));
+		json_object_end(j);
+	}
+	json_object_end(j);
+}
+
+static void put_content(struct json *j, const struct op_shape *shape)
+{
+	json_object_begin(j, "content");
+	for (const struct op_answer *form = shape->answers; form && form->media; form++)
+		put_form(j, shape, form);
+	if (!shape->answers) {
+		json_object_begin(j, "application/json");
+		put_envelope(j, shape, NULL);
+		json_object_end(j);
+	}
+	json_object_end(j);
+}
+
+static void put_success(struct json *j, const struct op_shape *shape, const char *summary)
+{
+	char key[16];
+
+	snprintf(key, sizeof key, "%u", (unsigned)shape->status);
+	json_object_begin(j, key);
+	json_str(j, "description", str_of(shape->status == 204 ? "Done" : shape->status == 101 ? "A WebSocket" : summary));
+	if (shape->answer != ANSWER_NONE)
+		put_content(j, shape);
+	json_object_end(j);
+}
+
+/* --- requests --- */
+
+static void put_parameter(struct json *j, const char *name, const char *in, bool required, const char *doc)
+{
+	json_object_begin(j, NULL);
+	json_str(j, "name", str_of(name));
+	json_str(j, "in", str_of(in));
+	if (required)
+		json_bool(j, "required", true);
+	json_str(j, "description", str_of(doc));
+}
+
+static void put_path_parameters(struct json *j, struct str path)
+{
+	struct str segment;
+	char name[32];
+
+	while (str_split(&path, '/', &segment)) {
+		const struct route_parameter *p = route_parameter_find(segment);
+		struct field id = {.name = "id", .kind = FIELD_ID};
+		if (!p || str_copy(str_make(segment.p + 1, segment.len - 1), name, sizeof name))
+			continue;
+		id.choices = p->prefix;
+		put_parameter(j, name, "path", true, "The id, as lists show it");
+		schema_of_parameter(j, "schema", &id);
+		json_object_end(j);
+	}
+}
+
+static void put_parameters(struct json *j, const struct op_info *info, const struct op_shape *shape)
+{
+	json_array_begin(j, "parameters");
+	put_path_parameters(j, str_of(info->path));
+	for (size_t i = 0; i < shape->query->n; i++) {
+		const struct field *f = &shape->query->v[i];
+		put_parameter(j, f->name, "query", f->required, f->doc);
+		schema_of_parameter(j, "schema", f);
+		json_object_end(j);
+	}
+	json_array_end(j);
+}
+
+static bool has_required(const struct field_set *set)
+{
+	for (size_t i = 0; i < set->n; i++)
+		if (set->v[i].required)
+			return true;
+	return set->either[0] != NULL;
+}
+
+static void put_request_body(struct json *j, const struct op_info *info, const struct op_shape *shape)
+{
+	bool takes_none = strcmp(info->method, "GET") == 0 || strcmp(info->method, "DELETE") == 0;
+
+	if (takes_none)
+		return;
+	json_object_begin(j, "requestBody");
+	json_bool(j, "required", shape->body_media || has_required(shape->body));
+	json_object_begin(j, "content");
+	json_object_begin(j, shape->body_media ? shape->body_media : "application/json");
+	if (!shape->body_media)
+		schema_of_body(j, "schema", shape->body);
+	json_object_end(j);
+	json_object_end(j);
+	json_object_end(j);
+}
+
+/* --- operations --- */
+
+static void put_lower(char *ret, size_t size, const char *text)
+{
+	size_t n = 0;
+
+	for (; text[n] && n + 1 < size; n++)
+		ret[n] = (char)tolower((unsigned char)text[n]);
+	ret[n] = 0;
+}
+
+/* "/vms/:id/start": "vms" */
+static void put_tag(struct json *j, struct str path)
+{
+	struct str segment;
+	char tag[64];
+
+	str_split(&path, '/', &segment);
+	str_split(&path, '/', &segment);
+	json_array_begin(j, "tags");
+	if (str_copy(segment, tag, sizeof tag) == 0)
+		json_str(j, NULL, str_of(tag));
+	json_array_end(j);
+}
+
+static void put_security(struct json *j, const struct op_info *info, const struct op_shape *shape)
+{
+	json_array_begin(j, "security");
+	if (!shape->open) {
+		json_object_begin(j, NULL);
+		json_array_begin(j, "key");
+		for (unsigned i = 0; i < SCOPE_COUNT; i++)
+			if (info->scope & 1U << i)
+				json_str(j, NULL, str_of(scope_text(i)));
+		json_array_end(j);
+		json_object_end(j);
+	}
+	json_array_end(j);
+}
+
+static void put_operation(struct json *j, enum api_op op)
+{
+	const struct op_info *info = op_info_get(op);
+	const struct op_shape *shape = op_shape_get(op);
+	char text[64];
+
+	put_lower(text, sizeof text, info->method);
+	json_object_begin(j, text);
+	put_lower(text, sizeof text, info->name);
+	json_str(j, "operationId", str_of(text));
+	put_tag(j, str_of(info->path));
+	json_str(j, "summary", str_of(info->summary));
+	if (shape->doc)
+		json_str(j, "description", str_of(shape->doc));
+	put_security(j, info, shape);
+	put_parameters(j, info, shape);
+	put_request_body(j, info, shape);
+	json_object_begin(j, "responses");
+	put_success(j, shape, info->summary);
+	put_errors(j, op);
+	json_object_end(j);
+	json_object_end(j);
+}
+
+/* "/vms/:id": "/vms/{id}" */
+static void put_path_name(struct json *j, struct str path)
+{
+	_cleanup_(buf_finish) struct buf name = {0};
+	struct str segment;
+
+	str_split(&path, '/', &segment);
+	while (str_split(&path, '/', &segment)) {
+		if (segment.len && segment.p[0] == ':')
+			buf_printf(&name, "/{%.*s}", (int)segment.len - 1, segment.p + 1);
+		else
+			buf_printf(&name, "/%.*s", STR_ARG(segment));
+	}
+	char *key = buf_take_z(&name);
+	json_object_begin(j, key);
+	free(key);
+}
+
+static bool is_first_of_path(unsigned op)
+{
+	for (unsigned i = 0; i < op; i++)
+		if (strcmp(op_info_get(i)->path, op_info_get(op)->path) == 0)
+			return false;
+	return true;
+}
+
+static void put_paths(struct json *j)
+{
+	json_object_begin(j, "paths");
+	for (unsigned op = 0; op < OP_COUNT; op++) {
+		if (!is_first_of_path(op))
+			continue;
+		put_path_name(j, str_of(op_info_get(op)->path));
+		for (unsigned i = op; i < OP_COUNT; i++)
+			if (strcmp(op_info_get(i)->path, op_info_get(op)->path) == 0)
+				put_operation(j, (enum api_op)i);
+		json_object_end(j);
+	}
+	json_object_end(j);
+}
+
+/* --- the document --- */
+
+struct shapes {
+	const struct out_shape *v[4 * OP_COUNT];
+	size_t n;
+};
+
+static void add_shape(struct shapes *s, const struct out_shape *shape)
+{
+	bool known = !shape || s->n == ARRAY_SIZE(s->v);
+
+	for (size_t i = 0; i < s->n; i++)
+		known = known || s->v[i] == shape;
+	if (!known)
+		s->v[s->n++] = shape;
+}
+
+/* Every shape that an answer refers to, each once. */
+static void put_shapes(struct json *j)
+{
+	struct shapes s = {0};
+	char name[64];
+
+	add_shape(&s, out_shape_get(MSG_TYPE_row_role));
+	for (unsigned op = 0; op < OP_COUNT; op++) {
+		const struct op_shape *shape = op_shape_get((enum api_op)op);
+		if (shape->row)
+			add_shape(&s, out_shape_get(shape->row));
+		for (const struct op_answer *form = shape->answers; form && form->media; form++)
+			add_shape(&s, form->object);
+	}
+	json_object_begin(j, "schemas");
+	for (size_t i = 0; i < s.n; i++) {
+		schema_name(s.v[i], name);
+		schema_of_row(j, name, s.v[i]);
+	}
+	json_object_end(j);
+}
+
+static void put_components(struct json *j)
+{
+	json_object_begin(j, "components");
+	put_shapes(j);
+	put_error_components(j);
+	json_object_begin(j, "securitySchemes");
+	json_object_begin(j, "key");
+	json_str(j, "type", STR("http"));
+	json_str(j, "scheme", STR("bearer"));
+	json_str(j, "description", STR("Authorization: Bearer iron_live_… What an operation's security names is the scope that the "
+				       "key must have; a key with the scope admin has them all."));
+	json_object_end(j);
+	json_object_end(j);
+	json_object_end(j);
+}
+
+static void put_info(struct json *j)
+{
+	json_object_begin(j, "info");
+	json_str(j, "title", STR("iron"));
+	json_str(j, "version", STR(IRON_VERSION));
+	json_str(j, "description",
+		 STR("Hardened virtual machines for agents behind one egress door, with a record. Times are RFC 3339, UTC. Every "
+		     "field of an answer is always there: an absent text is \"\", an absent number or time is null. In a body, null "
+		     "and (for an optional text) \"\" are an absent field; an unknown field is a 422 that names it. No body, or an "
+		     "empty one, is {}. HEAD goes where GET goes. Any path may answer 404 not_found or 405 method_not_allowed "
+		     "where there is no such operation, and 501 bad_request for CONNECT and TRACE."));
+	json_object_end(j);
+}
+
+int openapi_write(struct buf *out)
+{
+	struct json j = {.out = out};
+
+	out->max = DESCRIPTION_MAX;
+	json_object_begin(&j, NULL);
+	json_str(&j, "openapi", STR("3.1.0"));
+	put_info(&j);
+	json_array_begin(&j, "servers");
+	json_object_begin(&j, NULL);
+	json_str(&j, "url", STR("/v1"));
+	json_object_end(&j);
+	json_array_end(&j);
+	put_paths(&j);
+	put_components(&j);
+	json_object_end(&j);
+	return out->failed ? -EMSGSIZE : 0;
+}
