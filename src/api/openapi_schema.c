@@ -9,7 +9,7 @@
 #include "model/scope.h"
 
 #define ID_DIGITS "[0-7][0-9a-hjkmnp-tv-z]{12}"
-#define TIME_PATTERN "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
+#define TIME_PATTERN "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 #define NO_CONTROLS "^[^\\u0000-\\u001f\\u007f]*$"
 
 /* --- pieces --- */
@@ -106,9 +106,10 @@ static void put_text(struct json *j, const struct field *f, struct place place)
 static void put_time(struct json *j, struct place place)
 {
 	put_type(j, "string", place.nullable);
-	json_str(j, "format", STR("date-time"));
+	/* "" is no date-time */
 	if (!place.may_be_empty)
-		put_pattern(j, TIME_PATTERN);
+		json_str(j, "format", STR("date-time"));
+	put_pattern(j, place.may_be_empty ? "^(" TIME_PATTERN ")?$" : "^" TIME_PATTERN "$");
 }
 
 static void put_list(struct json *j, const struct field *f, struct place place)
