@@ -83,6 +83,22 @@ static void put_role_id(struct json *j, const char *name, const struct msg_role_
 	json_id(j, name, str_eq(row->name, STR("iron-vm")) ? "vm_" : "ws_", row->id);
 }
 
+static void put_fields(struct json *j, const struct out_field *v, size_t n, const void *record);
+
+static void put_rule(struct json *j, const char *name, struct str encoded)
+{
+	const struct out_shape *shape = out_shape_get(MSG_TYPE_row_rule);
+	struct rec_rule rule;
+
+	if (encoded.len == 0 || wire_decode(&rec_rule_wire, encoded, &rule)) {
+		json_null(j, name);
+		return;
+	}
+	json_object_begin(j, name);
+	put_fields(j, shape->v, shape->n, &rule);
+	json_object_end(j);
+}
+
 static void put_field(struct json *j, const struct out_field *f, const void *record)
 {
 	switch (f->kind) {
@@ -128,6 +144,12 @@ static void put_field(struct json *j, const struct out_field *f, const void *rec
 	case OUT_ALLOWED:
 		json_bool(j, f->name, VALUE(record, f, uint8_t) != VERDICT_DENIED);
 		break;
+	case OUT_RULE:
+		put_rule(j, f->name, VALUE(record, f, struct str));
+		break;
+	case OUT_JSON:
+		json_raw(j, f->name, VALUE(record, f, struct str));
+		break;
 	case OUT_ROLE_ID:
 		put_role_id(j, f->name, record);
 		break;
@@ -149,17 +171,33 @@ static void put_fields(struct json *j, const struct out_field *v, size_t n, cons
 	}
 }
 
-static bool is_wrapped(const struct answer *a, uint16_t type)
+const char *answer_parts(enum answer_kind kind, uint16_t *ret_row)
 {
-	return a->kind == ANSWER_LIST || type == MSG_TYPE_row_role;
+	*ret_row = kind == ANSWER_ROLES ? MSG_TYPE_row_role : kind == ANSWER_EXPLAIN ? MSG_TYPE_row_rule : 0;
+	return kind == ANSWER_ROLES ? "roles" : kind == ANSWER_EXPLAIN ? "matched" : NULL;
 }
 
-static void begin_roles(struct answer *a)
+static bool is_part(const struct answer *a, uint16_t type)
 {
-	if (a->kind != ANSWER_ROLES || a->in_roles)
+	uint16_t part;
+
+	return answer_parts(a->kind, &part) && part == type;
+}
+
+static bool is_wrapped(const struct answer *a, uint16_t type)
+{
+	return a->kind == ANSWER_LIST || is_part(a, type);
+}
+
+static void begin_parts(struct answer *a)
+{
+	uint16_t part;
+	const char *name = answer_parts(a->kind, &part);
+
+	if (!name || a->in_parts)
 		return;
-	json_array_begin(&a->json, "roles");
-	a->in_roles = true;
+	json_array_begin(&a->json, name);
+	a->in_parts = true;
 }
 
 int answer_row(struct answer *a, uint16_t type, const void *record)
@@ -168,7 +206,7 @@ int answer_row(struct answer *a, uint16_t type, const void *record)
 	_Alignas(16) char inner[MSG_RECORD_MAX];
 	const void *members = record;
 
-	if (!shape || (a->kind == ANSWER_OBJECT && a->rows) || (a->kind == ANSWER_ROLES && a->in_roles && type != MSG_TYPE_row_role))
+	if (!shape || (a->kind == ANSWER_OBJECT && a->rows) || (a->in_parts && !is_part(a, type)))
 		return -EPROTO;
 	if (shape->inner) {
 		/* the one member of such a row, or its first, is the encoded record */
@@ -176,8 +214,8 @@ int answer_row(struct answer *a, uint16_t type, const void *record)
 			return -EPROTO;
 		members = inner;
 	}
-	if (type == MSG_TYPE_row_role)
-		begin_roles(a);
+	if (is_part(a, type))
+		begin_parts(a);
 	a->rows++;
 	if (is_wrapped(a, type))
 		json_object_begin(&a->json, NULL);
@@ -192,8 +230,10 @@ int answer_end(struct answer *a, const struct msg_done *done)
 {
 	if (a->kind == ANSWER_OBJECT && a->rows != 1)
 		return -EPROTO;
-	begin_roles(a);
-	if (a->in_roles)
+	if (a->kind == ANSWER_EXPLAIN && a->rows == 0)
+		return -EPROTO;
+	begin_parts(a);
+	if (a->in_parts)
 		json_array_end(&a->json);
 	if (a->kind == ANSWER_LIST) {
 		json_array_end(&a->json);

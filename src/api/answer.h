@@ -9,9 +9,11 @@ struct answer {
 	struct json json;
 	enum answer_kind kind;
 	unsigned rows;
-	bool in_roles;
+	bool in_parts; /* of the array that follows the object's own members */
 };
 
+/* The array after an object's own members, where answers of that kind have one: its name and the rows it holds. NULL. */
+const char *answer_parts(enum answer_kind kind, uint16_t *ret_row);
 void answer_begin(struct answer *a, enum answer_kind kind);
 void answer_finish(struct answer *a);
 /* -EPROTO: a row that is none, or does not decode: a bug of the sender's. */

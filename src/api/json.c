@@ -153,6 +153,12 @@ void json_bool(struct json *j, const char *key, bool value)
 	buf_append_z(j->out, value ? "true" : "false");
 }
 
+void json_raw(struct json *j, const char *key, struct str value)
+{
+	begin_value(j, str_of(key));
+	buf_append_str(j->out, value);
+}
+
 void json_null(struct json *j, const char *key)
 {
 	begin_value(j, str_of(key));

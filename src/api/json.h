@@ -23,6 +23,8 @@ void json_u64(struct json *j, const char *key, uint64_t value);
 void json_i64(struct json *j, const char *key, int64_t value);
 void json_bool(struct json *j, const char *key, bool value);
 void json_null(struct json *j, const char *key);
+/* A value that is JSON already. */
+void json_raw(struct json *j, const char *key, struct str value);
 /* A member whose key is not ours. */
 void json_member(struct json *j, struct str key, struct str value);
 /* ms since 1970 as RFC 3339; 0 is null. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "api/answer.h"
 #include "api/json.h"
 #include "api/route.h"
 #include "model/scope.h"
@@ -213,8 +214,11 @@ static void put_list(struct json *j, const struct op_shape *shape)
 	json_object_end(j);
 }
 
-static void put_roles(struct json *j, const struct op_shape *shape)
+static void put_with_parts(struct json *j, const struct op_shape *shape)
 {
+	uint16_t part;
+	const char *parts = answer_parts(shape->answer, &part);
+
 	json_object_begin(j, "data");
 	json_array_begin(j, "allOf");
 	if (shape->row)
@@ -222,12 +226,12 @@ static void put_roles(struct json *j, const struct op_shape *shape)
 	json_object_begin(j, NULL);
 	json_str(j, "type", STR("object"));
 	json_object_begin(j, "properties");
-	json_object_begin(j, "roles");
+	json_object_begin(j, parts);
 	json_str(j, "type", STR("array"));
-	put_ref(j, "items", out_shape_get(MSG_TYPE_row_role));
+	put_ref(j, "items", out_shape_get(part));
 	json_object_end(j);
 	json_object_end(j);
-	put_required(j, "roles", NULL, NULL);
+	put_required(j, parts, NULL, NULL);
 	json_object_end(j);
 	json_array_end(j);
 	json_object_end(j);
@@ -243,8 +247,8 @@ static void put_envelope(struct json *j, const struct op_shape *shape, const str
 	json_object_begin(j, "properties");
 	if (list)
 		put_list(j, shape);
-	else if (!object && shape->answer == ANSWER_ROLES)
-		put_roles(j, shape);
+	else if (!object && (shape->answer == ANSWER_ROLES || shape->answer == ANSWER_EXPLAIN))
+		put_with_parts(j, shape);
 	else
 		put_ref(j, "data", object ? object : out_shape_get(shape->row));
 	json_object_end(j);

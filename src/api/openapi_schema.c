@@ -321,6 +321,23 @@ static void put_out_list(struct json *j, const char *item)
 	json_object_end(j);
 }
 
+/* A rule or null. */
+static void put_out_rule(struct json *j)
+{
+	char name[64], ref[96];
+
+	schema_name(out_shape_get(MSG_TYPE_row_rule), name);
+	snprintf(ref, sizeof ref, "#/components/schemas/%s", name);
+	json_array_begin(j, "anyOf");
+	json_object_begin(j, NULL);
+	json_str(j, "$ref", str_of(ref));
+	json_object_end(j);
+	json_object_begin(j, NULL);
+	json_str(j, "type", STR("null"));
+	json_object_end(j);
+	json_array_end(j);
+}
+
 static void put_out(struct json *j, const struct out_field *f)
 {
 	bool nullable = f->known != 0;
@@ -373,6 +390,12 @@ static void put_out(struct json *j, const struct out_field *f)
 		break;
 	case OUT_NUMBERS:
 		put_out_list(j, "integer");
+		break;
+	case OUT_RULE:
+		put_out_rule(j);
+		break;
+	case OUT_JSON:
+		json_str(j, "type", STR("object"));
 		break;
 	case OUT_LABELS:
 		json_str(j, "type", STR("object"));

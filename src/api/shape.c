@@ -210,12 +210,52 @@ static const struct field events_query[] = {
 	{"protocol", FIELD_CHOICE, .base = 1, .choices = "http|tls|tcp|udp|dns|icmp|other", AT(msg_events_list, protocol),
 	 .doc = "dns is listed only when asked for"},
 	{"since", FIELD_TIME, AT(msg_events_list, since), .doc = "From here on; makes the order asc"},
-	{"until", FIELD_TIME, AT(msg_events_list, until), .doc = "Before this"},
+	{"until", FIELD_TIME, AT(msg_events_list, until), .doc = "Up to this"},
 	{"cursor", FIELD_TEXT, .plus = true, .lo = 1, .hi = 255, AT(msg_events_list, cursor), .doc = "Of the page before"},
 	{"limit", FIELD_U32, .lo = 1, .hi = 500, .absent = 50, AT(msg_events_list, limit), .doc = "Items a page"},
 	{"order", FIELD_CHOICE, .base = 1, .choices = ORDERS, AT(msg_events_list, order), .doc = "desc, or asc with since"},
 };
 static const struct field_set events = SET(events_query);
+
+static const struct field summary_query[] = {
+	{"vm_id", FIELD_ID, .choices = "vm_", AT(msg_summary_get, vm), .doc = "Of this VM"},
+	{"since", FIELD_TIME, AT(msg_summary_get, since), .doc = "From here on"},
+	{"until", FIELD_TIME, AT(msg_summary_get, until), .doc = "Up to this"},
+};
+static const struct field_set summary = SET(summary_query);
+
+static const struct field generals_query[] = {
+	{"kind", FIELD_TEXT, .lo = 1, .hi = 31, AT(msg_generals_list, kind), .doc = "api, exec, files, key, rule, policy, vm, image, daemon ..."},
+	{"vm_id", FIELD_ID, .choices = "vm_", AT(msg_generals_list, vm), .doc = "About this VM"},
+	{"key_id", FIELD_ID, .choices = "key_", AT(msg_generals_list, key), .doc = "Done with this key"},
+	{"since", FIELD_TIME, AT(msg_generals_list, since), .doc = "From here on; makes the order asc"},
+	{"until", FIELD_TIME, AT(msg_generals_list, until), .doc = "Up to this"},
+	{"cursor", FIELD_TEXT, .plus = true, .lo = 1, .hi = 255, AT(msg_generals_list, cursor), .doc = "Of the page before"},
+	{"limit", FIELD_U32, .lo = 1, .hi = 500, .absent = 50, AT(msg_generals_list, limit), .doc = "Items a page"},
+	{"order", FIELD_CHOICE, .base = 1, .choices = ORDERS, AT(msg_generals_list, order), .doc = "desc, or asc with since"},
+};
+static const struct field_set generals = SET(generals_query);
+
+static int check_explain(const void *record, struct error *reterr)
+{
+	const struct msg_explain *m = record;
+
+	if (m->path.len && m->path.p[0] != '/')
+		return error_set(reterr, -EINVAL, "path must begin with /");
+	if (str_chr(m->path, ' ') >= 0 || str_chr(m->method, ' ') >= 0)
+		return error_set(reterr, -EINVAL, "%s must hold no space", str_chr(m->path, ' ') >= 0 ? "path" : "method");
+	return 0;
+}
+static const struct field explain_fields[] = {
+	{"vm_id", FIELD_ID, .required = true, .choices = "vm_", AT(msg_explain, vm), .doc = "Which VM asks"},
+	{"host", FIELD_TEXT, .required = true, .lo = 1, .hi = 255, .trim = true, AT(msg_explain, host), .doc = "A name or a literal address"},
+	{"port", FIELD_U16, .lo = 1, .hi = 65535, AT(msg_explain, port), .doc = "Absent: 443, or 80 for protocol http"},
+	{"protocol", FIELD_CHOICE, .base = 1, .choices = "http|tls|tcp", AT(msg_explain, protocol),
+	 .doc = "Absent: http on port 80 and with a method or path, else tls, or tcp where a rule passes anything"},
+	{"method", FIELD_TEXT, .lo = 1, .hi = 32, AT(msg_explain, method), .doc = "Absent: GET"},
+	{"path", FIELD_TEXT, .lo = 1, .hi = 1024, AT(msg_explain, path), .doc = "Absent: /"},
+};
+static const struct field_set explain = SET(explain_fields, .check = check_explain);
 
 static const struct field key_fields[] = {
 	{"name", FIELD_TEXT, .required = true, .hi = 63, .check = object_name_check, AT(msg_key_create, name), .doc = "For people"},
@@ -290,6 +330,10 @@ static const struct op_shape shapes[OP_COUNT] = {
 			       BODY_AT(rule_create.asked), .finish = finish_rule, .errors = RULE_ERRORS},
 	[OP_VM_RULE_DELETE] = {REC(msg_object), PLAIN, NO_CONTENT, VM_AT(msg_object), ID_AT},
 	[OP_AUDIT_EGRESS] = {REC(msg_events_list), &events, &nothing, LIST, ROW(row_event)},
+	[OP_AUDIT_SUMMARY] = {REC(msg_summary_get), &summary, &nothing, LIST, ROW(row_summary)},
+	[OP_AUDIT_EVENTS] = {REC(msg_generals_list), &generals, &nothing, LIST, ROW(row_general)},
+	[OP_EGRESS_EXPLAIN] = {REC(msg_explain), &nothing, &explain, .answer = ANSWER_EXPLAIN, .status = 200, ROW(row_explain),
+			       .errors = ERR(VM_NOT_FOUND)},
 	[OP_IMAGE_LIST] = {REC(msg_page), &page, &nothing, LIST, ROW(row_image)},
 	[OP_IMAGE_GET] = {REC(msg_object), PLAIN, OBJECT(200), ROW(row_image), ID_AT},
 	[OP_KEY_LIST] = {REC(msg_page), &page, &nothing, LIST, ROW(row_key)},

@@ -24,6 +24,9 @@ union params {
 	struct msg_policy_put policy_put;
 	struct msg_rule_list rule_list;
 	struct msg_events_list events_list;
+	struct msg_summary_get summary_get;
+	struct msg_generals_list generals_list;
+	struct msg_explain explain;
 	struct msg_key_create key_create;
 	struct msg_page page;
 	struct {
@@ -58,6 +61,7 @@ enum answer_kind {
 	ANSWER_OBJECT, /* one row */
 	ANSWER_LIST,   /* rows, has_more, cursor */
 	ANSWER_ROLES,  /* one row and its roles, or roles alone */
+	ANSWER_EXPLAIN, /* one row, and the rules that matched */
 	ANSWER_EXEC,   /* what exec.h and exec_ws.h make of it */
 	ANSWER_LOCAL,  /* answered without iron-control */
 };
@@ -104,6 +108,8 @@ enum out_kind {
 	OUT_LABELS,  /* wire list of "k=v" as an object */
 	OUT_ALLOWED, /* uint8_t verdict: whether it passed */
 	OUT_STATUS,  /* uint16_t; 0 is null */
+	OUT_RULE,    /* struct str: an encoded rec_rule as an object; empty is null */
+	OUT_JSON,    /* struct str: a JSON object, as it is */
 	OUT_ROLE_ID, /* msg_role_row: of the VM or the workspace that the role is for, "" where there is one of it */
 };
 struct out_field {

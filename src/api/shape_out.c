@@ -69,6 +69,40 @@ static const struct out_field event[] = {
 	F(TEXT, "reason", row_event, reason),
 };
 
+static const struct out_field summary[] = {
+	F(TEXT, "host", row_summary, host, .doc = "Empty: the hosts that are not listed by themselves, together"),
+	F(U64, "total", row_summary, total),
+	F(U64, "allowed", row_summary, allowed),
+	F(U64, "warned", row_summary, warned),
+	F(U64, "denied", row_summary, denied),
+	F(U64, "bytes_sent", row_summary, bytes_sent),
+	F(U64, "bytes_received", row_summary, bytes_received),
+};
+
+static const struct out_field general[] = {
+	F(ID, "id", row_general, seq, .choices = "op_"),
+	F(TIME, "timestamp", row_general, timestamp),
+	F(TEXT, "kind", row_general, kind),
+	F(TEXT, "action", row_general, action),
+	F(ID, "vm_id", row_general, vm, .choices = "vm_"),
+	F(ID, "key_id", row_general, key, .choices = "key_"),
+	F(TEXT, "key_name", row_general, key_name),
+	F(TEXT, "address", row_general, address),
+	F(TEXT, "client", row_general, client),
+	F(TEXT, "outcome", row_general, outcome),
+	F(JSON, "detail", row_general, detail),
+};
+
+/* "matched" comes after these (answer.c). */
+static const struct out_field explain[] = {
+	F(CHOICE, "verdict", row_explain, verdict, .base = 1, .choices = "allowed|denied|warn"),
+	F(ALLOWED, "allowed", row_explain, verdict),
+	F(CHOICE, "mode", row_explain, mode, .choices = "enforce|warn"),
+	F(CHOICE, "protocol", row_explain, protocol, .base = 1, .choices = "http|tls|tcp"),
+	F(TEXT, "reason", row_explain, reason),
+	F(RULE, "rule", row_explain, rule),
+};
+
 static const struct out_field key[] = {
 	F(ID, "id", row_key, id, .choices = "key_"),
 	F(TEXT, "name", row_key, name),
@@ -154,6 +188,9 @@ static const struct out_shape shapes[] = {
 	SHAPE(row_policy, policy),
 	SHAPE(row_rule, rule, .inner = &rec_rule_wire),
 	SHAPE(row_event, event),
+	SHAPE(row_summary, summary),
+	SHAPE(row_general, general),
+	SHAPE(row_explain, explain),
 	SHAPE(row_key, key),
 	SHAPE(row_image, image),
 	SHAPE(row_me, me),

@@ -177,6 +177,8 @@ static int control_record(const struct conf *c, struct text *t, struct msg_contr
 					 &(struct rec_shape){.name = str_of(c->shapes[i].name),
 							     .vcpus = c->shapes[i].vcpus,
 							     .memory_mib = c->shapes[i].memory_mib});
+	for (unsigned i = 0; r == 0 && i < c->egress.never_dial_count; i++)
+		r = wire_list_add_z(&t->never_dial, c->egress.never_dial[i]);
 	if (r == 0)
 		r = put_private_allow(c, &t->private_allow);
 	if (r < 0)
@@ -187,6 +189,7 @@ static int control_record(const struct conf *c, struct text *t, struct msg_contr
 		.synthetic_base = c->egress.synthetic_base,
 		.synthetic_prefix = c->egress.synthetic_prefix,
 		.private_allow = buf_str(&t->private_allow),
+		.never_dial = buf_str(&t->never_dial),
 		.max_vms = c->limits.max_vms,
 		.max_vms_per_workspace = c->limits.max_vms_per_workspace,
 		.memory_budget_mib = memory_budget(c),

@@ -77,6 +77,12 @@ WIRE_DEFINE(row_image, ROW_IMAGE_FIELDS);
 WIRE_DEFINE(row_host, ROW_HOST_FIELDS);
 WIRE_DEFINE(row_role, ROW_ROLE_FIELDS);
 WIRE_DEFINE(row_me, ROW_ME_FIELDS);
+WIRE_DEFINE(msg_summary_get, MSG_SUMMARY_GET_FIELDS);
+WIRE_DEFINE(msg_generals_list, MSG_GENERALS_LIST_FIELDS);
+WIRE_DEFINE(msg_explain, MSG_EXPLAIN_FIELDS);
+WIRE_DEFINE(row_summary, ROW_SUMMARY_FIELDS);
+WIRE_DEFINE(row_general, ROW_GENERAL_FIELDS);
+WIRE_DEFINE(row_explain, ROW_EXPLAIN_FIELDS);
 
 #define MSG_INFO(number, record, fds) {(number), (fds), &record##_wire},
 #define MSG_FITS(number, record, fds) _Static_assert(sizeof(struct record) <= MSG_RECORD_MAX, #record " is too large");

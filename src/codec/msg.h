@@ -89,7 +89,14 @@
 	M(96, row_image, 0)                                                                                            \
 	M(97, row_host, 0)                                                                                             \
 	M(98, row_role, 0)                                                                                             \
-	M(99, row_me, 0)
+	M(99, row_me, 0)                                                                                               \
+	/* the record, read: iron-api -> iron-control, and its rows */                                                 \
+	M(140, msg_summary_get, 0)                                                                                     \
+	M(141, msg_generals_list, 0)                                                                                   \
+	M(142, msg_explain, 0)                                                                                         \
+	M(145, row_summary, 0)                                                                                         \
+	M(146, row_general, 0)                                                                                         \
+	M(147, row_explain, 0)
 
 #define MSG_ENUM(number, record, fds) MSG_TYPE_##record = (number),
 enum msg_type { MSG_TABLE(MSG_ENUM) };

@@ -8,6 +8,7 @@
  *   VM_EXEC, VM_EXEC_WS exec_open: value is the token · (VM_)POLICY_GET object, PUT policy_put, DELETE object: policy
  *   (VM_)RULE_LIST rule_list: rule* · CREATE rule_create: rule · DELETE object · AUDIT_EGRESS events_list: event*
  *   IMAGE_LIST page: image* · IMAGE_GET object: image · KEY_LIST page: key* · KEY_CREATE key_create: key · KEY_DELETE object
+ *   AUDIT_SUMMARY summary_get: summary* · AUDIT_EVENTS generals_list: general* · EGRESS_EXPLAIN explain: explain, rule*
  *   ME page: me · HOST page: host, role* · HEALTHZ page · READYZ page: role* (then 200, or 503 that names who is silent)
  * DELETE ends with 204 and no row, VM_POLICY_DELETE too; CREATE with 201. An op in another record is a fault (500).
  *
@@ -104,6 +105,35 @@ WIRE_DECLARE(msg_rule_create, MSG_RULE_CREATE_FIELDS);
 	F(T, u8, order, 2)
 WIRE_DECLARE(msg_events_list, MSG_EVENTS_LIST_FIELDS);
 
+/* vm: 0 all. since, until: as above. */
+#define MSG_SUMMARY_GET_FIELDS(F, T) REQ(F, T) F(T, u64, vm, 0) F(T, i64, since, 0) F(T, i64, until, 0)
+WIRE_DECLARE(msg_summary_get, MSG_SUMMARY_GET_FIELDS);
+
+/* kind: exact, empty: all. vm, key: 0 all. The rest as above. */
+#define MSG_GENERALS_LIST_FIELDS(F, T)                                                                                 \
+	REQ(F, T)                                                                                                      \
+	F(T, str, kind, 31)                                                                                            \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, u64, key, 0)                                                                                              \
+	F(T, i64, since, 0)                                                                                            \
+	F(T, i64, until, 0)                                                                                            \
+	F(T, str, cursor, 255)                                                                                         \
+	F(T, u32, limit, 500)                                                                                          \
+	F(T, u8, order, 2)
+WIRE_DECLARE(msg_generals_list, MSG_GENERALS_LIST_FIELDS);
+
+/* host: a name or an address, as a person writes it. port 0: 443, or 80 for protocol http. protocol: 0 what the rest says,
+ * 1 http, 2 tls, 3 tcp. method, path: empty: GET, "/". */
+#define MSG_EXPLAIN_FIELDS(F, T)                                                                                       \
+	REQ(F, T)                                                                                                      \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, str, host, 255)                                                                                           \
+	F(T, u16, port, 0)                                                                                             \
+	F(T, u8, protocol, 3)                                                                                          \
+	F(T, str, method, 32)                                                                                          \
+	F(T, str, path, 1024)
+WIRE_DECLARE(msg_explain, MSG_EXPLAIN_FIELDS);
+
 /* scopes: bit set of enum scope (model/scope.h). expires_at: ms, 0: never. */
 #define MSG_KEY_CREATE_FIELDS(F, T) REQ(F, T) F(T, str, name, 63) F(T, u32, scopes, 0) F(T, i64, expires_at, 0)
 WIRE_DECLARE(msg_key_create, MSG_KEY_CREATE_FIELDS);
@@ -183,6 +213,42 @@ WIRE_DECLARE(row_rule, ROW_RULE_FIELDS);
 	F(T, list, secrets, 2048)                                                                                      \
 	F(T, str, reason, 255)
 WIRE_DECLARE(row_event, ROW_EVENT_FIELDS);
+
+/* host empty: all hosts that are not listed by themselves, together. */
+#define ROW_SUMMARY_FIELDS(F, T)                                                                                       \
+	F(T, str, host, 255)                                                                                           \
+	F(T, u64, total, 0)                                                                                            \
+	F(T, u64, allowed, 0)                                                                                          \
+	F(T, u64, warned, 0)                                                                                           \
+	F(T, u64, denied, 0)                                                                                           \
+	F(T, u64, bytes_sent, 0)                                                                                       \
+	F(T, u64, bytes_received, 0)
+WIRE_DECLARE(row_summary, ROW_SUMMARY_FIELDS);
+
+/* detail: a JSON object. client: what the caller's User-Agent said, where an API call caused it. */
+#define ROW_GENERAL_FIELDS(F, T)                                                                                       \
+	F(T, u64, seq, 0)                                                                                              \
+	F(T, i64, timestamp, 0)                                                                                        \
+	F(T, str, kind, 31)                                                                                            \
+	F(T, str, action, 63)                                                                                          \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, u64, key, 0)                                                                                              \
+	F(T, str, key_name, 63)                                                                                        \
+	F(T, str, address, 64)                                                                                         \
+	F(T, str, client, 128)                                                                                         \
+	F(T, str, outcome, 63)                                                                                         \
+	F(T, str, detail, 8192)
+WIRE_DECLARE(row_general, ROW_GENERAL_FIELDS);
+
+/* protocol: what it was judged as (1 http, 2 tls, 3 tcp). rule: the encoded rec_rule that decides, empty where none does.
+ * Followed by a row_rule for each that matched. */
+#define ROW_EXPLAIN_FIELDS(F, T)                                                                                       \
+	F(T, u8, verdict, 3)                                                                                           \
+	F(T, u8, mode, 1)                                                                                              \
+	F(T, u8, protocol, 3)                                                                                          \
+	F(T, str, reason, 512)                                                                                         \
+	F(T, str, rule, 49152)
+WIRE_DECLARE(row_explain, ROW_EXPLAIN_FIELDS);
 
 /* key: the key itself, in the answer to its creation only. */
 #define ROW_KEY_FIELDS(F, T)                                                                                           \

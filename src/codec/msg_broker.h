@@ -40,6 +40,7 @@ WIRE_DECLARE(rec_private, REC_PRIVATE_FIELDS);
 	F(T, u32, synthetic_base, 0)                                                                                   \
 	F(T, u8, synthetic_prefix, 32)                                                                                 \
 	F(T, list, private_allow, 65536)                                                                               \
+	F(T, list, never_dial, 32768)                                                                                  \
 	F(T, u32, max_vms, 0)                                                                                          \
 	F(T, u32, max_vms_per_workspace, 0)                                                                            \
 	F(T, u32, memory_budget_mib, 0)                                                                                \

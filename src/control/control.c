@@ -189,7 +189,9 @@ static int take_settings(struct control *c, const struct msg_control_config *m, 
 		*to = (struct shape){.vcpus = shape.vcpus, .memory_mib = shape.memory_mib};
 		str_copy(shape.name, to->name, sizeof to->name);
 	}
-	return 0;
+	struct ip base = ip_from_v4(m->synthetic_base);
+	s->synthetic = cidr_of(&base, MIN(m->synthetic_prefix, (uint8_t)32));
+	return dial_limits_create(m->never_dial, m->private_allow, &s->limits, reterr);
 }
 
 static int find_workspace(struct control *c, struct error *reterr)
@@ -276,6 +278,7 @@ void control_destroy(struct control *c)
 		event_free(c->wake);
 	map_finish(&c->touched);
 	free(c->settings.extra_ca);
+	dial_limits_destroy(c->settings.limits);
 	free(c->images);
 	free(c);
 }

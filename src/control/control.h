@@ -8,6 +8,11 @@
 #include "codec/msg_broker.h"
 #include "store/store.h"
 
+/* Of the loop's priorities: requests and channels have the middle one, which is libevent's default; the index of the
+ * journal and what is counted over it the last. */
+#define CONTROL_PRIORITIES 3
+#define CONTROL_IDLE 2
+
 struct control;
 
 /* irond_fd: the channel to irond, owned from now on, also on failure. store: borrowed, outlives the control. config is

@@ -12,6 +12,7 @@
 #include "control/links.h"
 #include "control/tail.h"
 #include "model/spec.h"
+#include "policy/dial.h"
 #include "store/store.h"
 
 #define SHAPES_MAX 32
@@ -23,6 +24,8 @@ struct settings {
 	uint64_t memory_budget_mib;		 /* 0: none */
 	char default_image[64];
 	char *extra_ca; /* PEM */
+	struct dial_limits *limits; /* for explain; the workers hold their own */
+	struct cidr synthetic;
 };
 
 struct control {

@@ -19,8 +19,12 @@ void op_policy_delete(struct request *r);
 void op_rule_list(struct request *r);
 void op_rule_create(struct request *r);
 void op_rule_delete(struct request *r);
-/* ops_host.c */
+/* ops_audit.c, ops_explain.c */
 void op_audit_egress(struct request *r);
+void op_audit_summary(struct request *r);
+void op_audit_events(struct request *r);
+void op_egress_explain(struct request *r);
+/* ops_host.c */
 void op_image_list(struct request *r);
 void op_image_get(struct request *r);
 void op_me(struct request *r);

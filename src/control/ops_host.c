@@ -4,31 +4,6 @@
 
 #define HOST_TIMEOUT_MS 5000
 
-/* --- audit --- */
-
-void op_audit_egress(struct request *r)
-{
-	_cleanup_(arena_finish) struct arena a = {.max = (size_t)32 << 20};
-	struct msg_events_list q = *REQUEST_RECORD(r, msg_events_list);
-	char host[HOST_PATTERN_SIZE], cidr[CIDR_TEXT_SIZE];
-	struct store_events events;
-
-	q.host = op_canonical_host(q.host, host);
-	q.cidr = op_canonical_cidr(q.cidr, cidr);
-	int code = store_events_list(r->control->store, r->workspace, &q, &a, &events);
-	if (code == -EINVAL) {
-		request_fail(r, CODE_VALIDATION_ERROR, "cursor must be one that an earlier answer gave");
-		return;
-	}
-	if (code) {
-		request_fail_store(r, code, "events_list");
-		return;
-	}
-	for (size_t i = 0; i < events.n; i++)
-		request_row(r, MSG_TYPE_row_event, &events.v[i]);
-	request_done_page(r, events.page.has_more, events.page.cursor);
-}
-
 /* --- images --- */
 
 void op_image_list(struct request *r)

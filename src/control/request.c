@@ -20,6 +20,10 @@ static void request_free(struct request *r)
 		r->next->prev = r->prev;
 	if (r->deadline)
 		event_free(r->deadline);
+	if (r->again)
+		event_free(r->again);
+	if (r->work)
+		r->work_free(r->work);
 	buf_finish(&r->bytes);
 	explicit_bzero(r->root_answer, sizeof r->root_answer);
 	free(r);
@@ -165,8 +169,12 @@ static bool record(struct request *r, const char *kind, const char *action, uint
 
 	if (r->recorded)
 		return true;
+	if (!detail)
+		detail = &none;
+	if (r->who.client.len)
+		detail_add(detail, "client", r->who.client);
 	e.outcome = STR("accepted");
-	e.detail = detail_end(detail ? detail : &none);
+	e.detail = detail_end(detail);
 	return on_record(r, &e, durable);
 }
 
@@ -208,6 +216,26 @@ void request_wait_vm(struct request *r, uint64_t vm, unsigned wait_ms)
 		return;
 	r->deadline = evtimer_new(r->control->base, on_deadline, r);
 	if (!r->deadline || evtimer_add(r->deadline, &tv))
+		request_fail(r, CODE_INTERNAL, "no timer");
+}
+
+static void on_again(evutil_socket_t fd, short what, void *arg)
+{
+	struct request *r = arg;
+
+	r->entry->handle(r);
+}
+
+void request_again(struct request *r)
+{
+	static const struct timeval now;
+
+	if (!r->again) {
+		r->again = evtimer_new(r->control->base, on_again, r);
+		if (r->again)
+			event_priority_set(r->again, CONTROL_IDLE);
+	}
+	if (!r->again || evtimer_add(r->again, &now))
 		request_fail(r, CODE_INTERNAL, "no timer");
 }
 

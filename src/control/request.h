@@ -33,6 +33,9 @@ struct request {
 	bool woken;   /* the VM it waits for has changed */
 	bool waiting; /* a callback (journal, dist) holds a pointer to it: it may not be freed */
 	bool dropped; /* freed by that callback, without an answer */
+	struct event *again; /* request_again */
+	void *work;	     /* the handler's own, kept between its runs; freed by work_free */
+	void (*work_free)(void *work);
 	bool root;    /* irond asks, for root at the host: the answer is msg_result */
 	char root_answer[128], failure[512];
 };
@@ -86,6 +89,8 @@ void request_note_outcome(struct request *r, const char *kind, const char *actio
 /* The handler runs again when the VM has changed, or (with expired set) when wait_ms have passed since the first wait.
  */
 void request_wait_vm(struct request *r, uint64_t vm, unsigned wait_ms);
+/* The handler runs again once everything else that waits has had its turn. */
+void request_again(struct request *r);
 /* The store's egress policy has changed for the VM (0: for the workspace): the handler runs again when every worker
  * concerned has it. */
 void request_wait_policy(struct request *r, uint64_t vm);

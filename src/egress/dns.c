@@ -58,7 +58,7 @@ static enum dns_rcode resolve(struct door_vm *vm, const struct dns_query *q, uin
 		*ret_address = wants_a ? GUEST_GATEWAY : 0;
 		return DNS_NOERROR;
 	case HOSTNAME_SPECIAL:
-		if (!policy_names(vm->policy, name))
+		if (!policy_answers_name(vm->policy, name))
 			return DNS_NXDOMAIN;
 		break;
 	case HOSTNAME_ORDINARY:

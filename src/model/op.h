@@ -26,6 +26,9 @@
 	O(VM_RULE_CREATE, "POST", "/vms/:id/egress/rules", EGRESS_WRITE, "Add an egress rule to a VM")                 \
 	O(VM_RULE_DELETE, "DELETE", "/vms/:id/egress/rules/:rule", EGRESS_WRITE, "Remove an egress rule of a VM")      \
 	O(AUDIT_EGRESS, "GET", "/audit/egress", AUDIT_READ, "What left, or tried to")                                  \
+	O(AUDIT_SUMMARY, "GET", "/audit/egress/summary", AUDIT_READ, "What left, or tried to, by host")                \
+	O(AUDIT_EVENTS, "GET", "/audit/events", AUDIT_READ, "Everything on record that is not egress")                 \
+	O(EGRESS_EXPLAIN, "POST", "/egress/explain", EGRESS_READ, "What a VM's request would meet, and why")           \
 	O(IMAGE_LIST, "GET", "/images", VM_READ, "List images")                                                        \
 	O(IMAGE_GET, "GET", "/images/:image", VM_READ, "Show an image")                                                \
 	O(KEY_LIST, "GET", "/keys", KEYS, "List keys")                                                                 \

@@ -309,3 +309,8 @@ bool policy_names(const struct policy *p, struct str name)
 		name = str_make(name.p + dot + 1, name.len - (size_t)dot - 1);
 	}
 }
+
+bool policy_answers_name(const struct policy *p, struct str name)
+{
+	return hostname_kind(name) != HOSTNAME_SPECIAL || policy_names(p, name);
+}

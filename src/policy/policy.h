@@ -107,6 +107,9 @@ size_t policy_explain(const struct policy *p, const struct policy_request *r, co
  * HOSTNAME_SPECIAL. */
 bool policy_names(const struct policy *p, struct str name);
 
+/* DNS in a VM knows this name: it is an ordinary one, or a rule names it. (localhost and iron.internal it knows always.) */
+bool policy_answers_name(const struct policy *p, struct str name);
+
 /* The name that SNI or Host gave is the destination. An empty `given` (no SNI) agrees only with a literal; a literal
  * agrees with itself or nothing. given is canonical text (tls_hello.sni, http1_request.host.name). */
 bool policy_host_agrees(const struct policy_request *r, struct str given);

@@ -55,7 +55,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	struct event_base *base = sodium_init() < 0 ? NULL : event_base_new();
-	if (!base)
+	if (!base || event_base_priority_init(base, CONTROL_PRIORITIES))
 		return 1;
 	if (role_sandbox_enter(&sandbox_control, &args, NULL, &error)) {
 		log_error("sandbox", "error=%s", log_quote(error.text));

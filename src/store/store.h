@@ -204,24 +204,20 @@ struct store_events {
 int store_events_list(struct store *s, uint64_t workspace, const struct msg_events_list *q, struct arena *a,
 		      struct store_events *ret);
 
-/* General events (RECORD_EVENT). Filters: 0 or empty is none. */
-struct store_general {
-	uint64_t seq;
-	int64_t timestamp;
-	struct record_event event;
-};
+/* General events (RECORD_EVENT), listed as egress events are. daemons: also those of no workspace. */
 struct store_generals {
-	struct store_general *v;
+	struct row_general *v;
 	size_t n;
 	struct store_page page;
 };
-struct store_generals_query {
-	struct str kind;
-	uint64_t vm, key;
-	int64_t since, until;
-	struct str cursor;
-	uint32_t limit; /* 0: 50 */
-	uint8_t order;	/* as for store_events_list */
-};
-int store_generals_list(struct store *s, uint64_t workspace, const struct store_generals_query *q, struct arena *a,
-			struct store_generals *ret);
+int store_generals_list(struct store *s, uint64_t workspace, bool daemons, const struct msg_generals_list *q,
+			struct arena *a, struct store_generals *ret);
+
+/* Egress by host, DNS apart. It is counted in steps, of a bounded time each: 1, there is more to do; 0, it is done. The rows
+ * are then those of most events first, at most `most` hosts and, with an empty host, the sum of all others; they live as
+ * long as the summary. */
+struct store_summary;
+struct store_summary *store_summary_create(struct store *s, uint64_t workspace, const struct msg_summary_get *q);
+void store_summary_destroy(struct store_summary *x); /* NULL allowed */
+int store_summary_step(struct store_summary *x, unsigned most_ms);
+int store_summary_rows(struct store_summary *x, size_t most, struct row_summary **ret, size_t *ret_n);

@@ -195,7 +195,7 @@ static void test_reset_and_trim(void **state)
 static void test_general_events(void **state)
 {
 	struct world *w = *state;
-	struct store_generals_query q = {.limit = 2, .order = 1};
+	struct msg_generals_list q = {.limit = 2, .order = 1};
 	struct store_generals page;
 	size_t n = 0;
 
@@ -207,18 +207,18 @@ static void test_general_events(void **state)
 	}
 	assert_int_equal(WRITE(w, store_index_advance(w->store, &(struct msg_audit_head){1, 1, 9})), 0);
 	do {
-		assert_int_equal(store_generals_list(w->store, w->workspace, &q, &w->arena, &page), 0);
+		assert_int_equal(store_generals_list(w->store, w->workspace, false, &q, &w->arena, &page), 0);
 		n += page.n;
 		q.cursor = page.page.cursor;
 	} while (page.page.has_more);
 	assert_int_equal(n, 9);
 	assert_true(q.cursor.len > 0);
-	assert_int_equal(store_generals_list(w->store, w->workspace, &q, &w->arena, &page), 0);
+	assert_int_equal(store_generals_list(w->store, w->workspace, false, &q, &w->arena, &page), 0);
 	assert_int_equal(page.n, 0);
-	q = (struct store_generals_query){.kind = STR("key"), .vm = 1};
-	assert_int_equal(store_generals_list(w->store, w->workspace, &q, &w->arena, &page), 0);
+	q = (struct msg_generals_list){.kind = STR("key"), .vm = 1};
+	assert_int_equal(store_generals_list(w->store, w->workspace, false, &q, &w->arena, &page), 0);
 	assert_int_equal(page.n, 1); /* 4 */
-	assert_true(page.v[0].seq == 4 && str_eq(page.v[0].event.action, STR("run")));
+	assert_true(page.v[0].seq == 4 && str_eq(page.v[0].action, STR("run")));
 }
 
 int main(void)

@@ -109,6 +109,39 @@ int cursor_parse(struct str text, enum cursor_list list, uint8_t sort, uint8_t o
 /* An array in the arena that grows. Returns room for one more element of `size`, NULL when the arena is full. */
 void *rows_push(struct arena *a, void **v, size_t *n, size_t *cap, size_t size);
 
+/* --- store_sqlite_scan.c: a part of the journal's index, in the journal's order --- */
+
+enum scan_table_id { SCAN_EVENTS, SCAN_GENERALS };
+struct scan {
+	struct store *s;
+	struct arena *a;
+	enum scan_table_id table;
+	size_t limit;
+	uint8_t order; /* 1 asc, 2 desc; 0: desc, or asc with a since */
+	int64_t since, until;
+	/* Puts what the filters leave of after < seq <= to among what is found: scan_select, then for each row scan_has_room and
+	 * scan_found. */
+	int (*window)(struct scan *x, uint64_t after, uint64_t to, void *user);
+	void *user;
+	/* asc: what comes after `from` is still to be looked at, up to `to`; desc: up to `to`, down to `from` */
+	uint64_t from, to;
+	size_t n;
+	uint64_t last;
+	bool full; /* and there is one more */
+};
+
+/* What part of the journal the times leave, into from and to. The clock that stamped it may have been stepped: the bounds
+ * are those of the first and last event in the order of time, which is what a reader by time can see. */
+int scan_bounds(struct scan *x);
+/* The next window that holds a row at all, by from, to and order. 1, or 0 at the end. */
+int scan_next(struct scan *x, uint64_t *ret_after, uint64_t *ret_to);
+/* sel, ordered and limited to what there is room for, and one more. */
+int scan_select(struct scan *x, struct select *sel, struct query *ret);
+bool scan_has_room(struct scan *x);
+void scan_found(struct scan *x, uint64_t seq);
+/* A page, from a cursor on (empty: the beginning). -EINVAL: the cursor. */
+int scan_run(struct scan *x, struct str cursor, struct store_page *ret);
+
 /* --- store_sqlite_schema.c --- */
 
 int schema_migrate(struct store *s, struct error *reterr);

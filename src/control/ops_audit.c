@@ -1,0 +1,86 @@
+/* The record, read: lists and sums of the index. */
+#include <errno.h>
+
+#include "control/ops.h"
+
+#define SUMMARY_HOSTS 1000
+#define SUMMARY_TURN_MS 20
+
+static void fail_list(struct request *r, int code, const char *what)
+{
+	if (code == -EINVAL)
+		request_fail(r, CODE_VALIDATION_ERROR, "cursor must be one that an earlier answer gave");
+	else
+		request_fail_store(r, code, what);
+}
+
+void op_audit_egress(struct request *r)
+{
+	_cleanup_(arena_finish) struct arena a = {.max = (size_t)32 << 20};
+	struct msg_events_list q = *REQUEST_RECORD(r, msg_events_list);
+	char host[HOST_PATTERN_SIZE], cidr[CIDR_TEXT_SIZE];
+	struct store_events events;
+
+	q.host = op_canonical_host(q.host, host);
+	q.cidr = op_canonical_cidr(q.cidr, cidr);
+	int code = store_events_list(r->control->store, r->workspace, &q, &a, &events);
+	if (code) {
+		fail_list(r, code, "events_list");
+		return;
+	}
+	for (size_t i = 0; i < events.n; i++)
+		request_row(r, MSG_TYPE_row_event, &events.v[i]);
+	request_done_page(r, events.page.has_more, events.page.cursor);
+}
+
+/* What belongs to no workspace (daemons, callers without a key) is for those who may see everything. */
+void op_audit_events(struct request *r)
+{
+	_cleanup_(arena_finish) struct arena a = {.max = (size_t)32 << 20};
+	struct store_generals events;
+
+	int code = store_generals_list(r->control->store, r->workspace, r->scopes & SCOPE_ADMIN,
+				       REQUEST_RECORD(r, msg_generals_list), &a, &events);
+	if (code) {
+		fail_list(r, code, "generals_list");
+		return;
+	}
+	for (size_t i = 0; i < events.n; i++)
+		request_row(r, MSG_TYPE_row_general, &events.v[i]);
+	request_done_page(r, events.page.has_more, events.page.cursor);
+}
+
+static void free_summary(void *work)
+{
+	store_summary_destroy(work);
+}
+
+static void answer_summary(struct request *r)
+{
+	struct row_summary *rows;
+	size_t n;
+
+	int code = store_summary_rows(r->work, SUMMARY_HOSTS, &rows, &n);
+	if (code) {
+		request_fail_store(r, code, "summary_rows");
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		request_row(r, MSG_TYPE_row_summary, &rows[i]);
+	request_done_page(r, false, STR_NONE);
+}
+
+void op_audit_summary(struct request *r)
+{
+	if (!r->work) {
+		r->work = store_summary_create(r->control->store, r->workspace, REQUEST_RECORD(r, msg_summary_get));
+		r->work_free = free_summary;
+	}
+	int code = store_summary_step(r->work, SUMMARY_TURN_MS);
+	if (code > 0)
+		request_again(r);
+	else if (code < 0)
+		request_fail_store(r, code, "summary");
+	else
+		answer_summary(r);
+}
