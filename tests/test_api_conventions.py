@@ -75,7 +75,7 @@ def test_outside_of_v1(api):
 
 
 @pytest.mark.parametrize("method,path,allow", [
-    ("PATCH", "/vms", "POST, GET, HEAD"), ("PUT", f"/vms/{VM}", "GET, HEAD, DELETE"), ("GET", f"/vms/{VM}/start", "POST"),
+    ("PATCH", "/vms", "POST, GET, HEAD"), ("PUT", f"/vms/{VM}", "GET, HEAD, DELETE, PATCH"), ("GET", f"/vms/{VM}/start", "POST"),
     ("HEAD", f"/vms/{VM}/stop", "POST"), ("OPTIONS", "/egress/policy", "GET, HEAD, PUT"), ("DELETE", "/healthz", "GET, HEAD")])
 def test_other_methods_are_405_with_allow(api, method, path, allow):
     answer = api.call(method, path)
@@ -128,7 +128,7 @@ def test_an_object_has_every_field(api):
     vm = api.call("GET", f"/vms/{VM}").json
     assert list(vm) == ["data"]
     assert list(vm["data"]) == ["id", "name", "status", "status_detail", "status_reason", "image", "snapshot_id", "parent_id", "generation",
-                                "vcpus", "memory_mib", "disk_gib", "labels", "created_at", "updated_at", "started_at", "stopped_at"]
+                                "vcpus", "memory_mib", "disk_gib", "labels", "created_at", "updated_at", "started_at", "stopped_at", "restart"]
     assert vm["data"]["labels"] == {"a": "b", "x": "y=z"}
     assert (vm["data"]["started_at"], vm["data"]["stopped_at"], vm["data"]["snapshot_id"]) == ("2023-11-14T22:13:21.234Z", None, "")
 

@@ -13,6 +13,7 @@
 #define MODES "enforce|warn"
 #define ORDERS "asc|desc"
 #define SORTS "created_at|updated_at|name"
+#define RESTARTS "never|always"
 #define EXEC_SECONDS_MAX 86400
 #define WAIT_SECONDS_MAX 25
 
@@ -95,6 +96,8 @@ static const struct field vm_create_fields[] = {
 	SPEC_BOUNDS(BOUNDS)
 	{"labels", FIELD_LABELS, .items = LABELS_MAX, .total = 8192, AT(msg_vm_create, labels), .doc = "Texts by key"},
 	{"egress", FIELD_OBJECT, .sub = &vm_egress, .doc = "What the VM may reach"},
+	{"restart", FIELD_CHOICE, .choices = RESTARTS, AT(msg_vm_create, restart),
+	 .doc = "What follows an end that the API was not asked for; absent: never"},
 };
 static const struct field_set vm_create = SET(vm_create_fields);
 
@@ -132,6 +135,22 @@ static int finish_wait(union params *p, struct arena *a, struct error *reterr)
 		p->vm_wait.msg.wait_ms = p->vm_wait.timeout_ms ? p->vm_wait.timeout_ms : WAIT_SECONDS_MAX * 1000;
 	return 0;
 }
+
+static const struct field vm_patch_fields[] = {
+	{"name", FIELD_TEXT, .hi = 63, .check = vm_name_check, AT(msg_vm_patch, name),
+	 .doc = "Unique among VMs that are not destroyed; the guest has it from its next start"},
+	{"labels", FIELD_LABELS, .items = LABELS_MAX, .total = 8192, AT(msg_vm_patch, labels), GIVEN(msg_vm_patch, labels_given),
+	 .doc = "Instead of all it has"},
+	{"restart", FIELD_CHOICE, .base = 1, .choices = RESTARTS, AT(msg_vm_patch, restart),
+	 .doc = "What follows an end that the API was not asked for"},
+};
+static const struct field_set vm_patch = SET(vm_patch_fields);
+
+static const struct field vm_page_query[] = {
+	{"cursor", FIELD_TEXT, .plus = true, .lo = 1, .hi = 255, AT(msg_vm_page, cursor), .doc = "Of the page before"},
+	{"limit", FIELD_U32, .lo = 1, .hi = 200, .absent = 50, AT(msg_vm_page, limit), .doc = "Items a page"},
+};
+static const struct field_set vm_page = SET(vm_page_query);
 
 static const struct field vm_delete_query[] = {
 	{"force", FIELD_FLAG, AT(msg_object, force), .doc = "Also while it runs"},
@@ -309,6 +328,9 @@ static const struct op_shape shapes[OP_COUNT] = {
 	[OP_VM_LIST] = {REC(msg_vm_list), &vm_list, &nothing, LIST, ROW(row_vm)},
 	[OP_VM_GET] = {REC(msg_object), &vm_get, &nothing, OBJECT(200), ROW(row_vm), VM_AT(msg_object), .finish = finish_wait},
 	[OP_VM_DELETE] = {REC(msg_object), &vm_delete, &nothing, NO_CONTENT, VM_AT(msg_object), .errors = ERR(VM_NOT_STOPPED)},
+	[OP_VM_PATCH] = {REC(msg_vm_patch), &nothing, &vm_patch, OBJECT(200), ROW(row_vm), VM_AT(msg_vm_patch), .errors = ERR(VM_NAME_TAKEN)},
+	[OP_VM_SESSIONS] = {REC(msg_vm_page), &vm_page, &nothing, LIST, ROW(row_session), VM_AT(msg_vm_page)},
+	[OP_VM_STATS] = {REC(msg_object), PLAIN, OBJECT(200), ROW(row_stats), VM_AT(msg_object)},
 	[OP_VM_START] = {REC(msg_object), PLAIN, OBJECT(200), ROW(row_vm), VM_AT(msg_object), .errors = ERR(VM_ALREADY_RUNNING) | ERR(QUOTA_EXCEEDED)},
 	[OP_VM_STOP] = {REC(msg_vm_stop), PLAIN, OBJECT(200), ROW(row_vm), VM_AT(msg_vm_stop), .errors = ERR(VM_NOT_RUNNING)},
 	[OP_VM_EXEC] = {REC(msg_exec_open), &nothing, &exec_body, .answer = ANSWER_EXEC, .status = 200, VM_AT(msg_exec_open), .answers = exec_result,

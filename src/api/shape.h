@@ -21,6 +21,8 @@ union params {
 	struct msg_vm_list vm_list;
 	struct msg_object object;
 	struct msg_vm_stop vm_stop;
+	struct msg_vm_patch vm_patch;
+	struct msg_vm_page vm_page;
 	struct msg_policy_put policy_put;
 	struct msg_rule_list rule_list;
 	struct msg_events_list events_list;

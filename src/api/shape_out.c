@@ -22,6 +22,41 @@ static const struct out_field vm[] = {
 	F(TIME, "updated_at", row_vm, updated_at),
 	F(TIME, "started_at", row_vm, started_at),
 	F(TIME, "stopped_at", row_vm, stopped_at),
+	F(CHOICE, "restart", row_vm, restart, .choices = "never|always"),
+};
+
+static const struct out_field session[] = {
+	F(ID, "id", row_session, id, .choices = "ses_"),
+	F(ID, "vm_id", row_session, vm, .choices = "vm_"),
+	F(U64, "generation", row_session, generation),
+	F(TIME, "started_at", row_session, started_at),
+	F(TIME, "ended_at", row_session, ended_at),
+	F(U64, "duration_ms", row_session, duration_ms),
+	F(TEXT, "end_reason", row_session, end_reason),
+	F(U64, "cpu_time_ms", row_session, cpu_time_ms),
+	F(U64, "memory_peak_bytes", row_session, memory_peak_bytes),
+	F(U64, "disk_bytes", row_session, disk_bytes),
+	F(U64, "disk_read_bytes", row_session, disk_read_bytes),
+	F(U64, "disk_written_bytes", row_session, disk_written_bytes),
+	F(U64, "network_sent_bytes", row_session, network_sent_bytes),
+	F(U64, "network_received_bytes", row_session, network_received_bytes),
+};
+
+static const struct out_field stats[] = {
+	F(ID, "vm_id", row_stats, vm, .choices = "vm_"),
+	F(U64, "generation", row_stats, generation),
+	F(FLAG, "running", row_stats, running),
+	F(U64, "cpu_time_ms", row_stats, cpu_time_ms),
+	F(U64, "memory_bytes", row_stats, memory_bytes),
+	F(U64, "memory_peak_bytes", row_stats, memory_peak_bytes),
+	F(U64, "memory_limit_bytes", row_stats, memory_limit_bytes),
+	F(U64, "disk_bytes", row_stats, disk_bytes),
+	F(U64, "disk_limit_bytes", row_stats, disk_limit_bytes),
+	F(U64, "disk_read_bytes", row_stats, disk_read_bytes),
+	F(U64, "disk_written_bytes", row_stats, disk_written_bytes),
+	F(U64, "network_sent_bytes", row_stats, network_sent_bytes),
+	F(U64, "network_received_bytes", row_stats, network_received_bytes),
+	F(U64, "uptime_ms", row_stats, uptime_ms),
 };
 
 static const struct out_field policy[] = {
@@ -185,6 +220,8 @@ const struct out_shape health_shape = {.name = "Health", .v = health, .n = ARRAY
 #define SHAPE(type, fields, ...) {.row = MSG_TYPE_##type, .v = fields, .n = ARRAY_SIZE(fields), ##__VA_ARGS__}
 static const struct out_shape shapes[] = {
 	SHAPE(row_vm, vm),
+	SHAPE(row_session, session),
+	SHAPE(row_stats, stats),
 	SHAPE(row_policy, policy),
 	SHAPE(row_rule, rule, .inner = &rec_rule_wire),
 	SHAPE(row_event, event),

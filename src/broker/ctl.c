@@ -134,9 +134,10 @@ static void cmd_key(struct conn *c, char **words, size_t n)
 	struct msg_root_key_create m = {.name = str_of(n > 1 ? words[1] : "")};
 	uint64_t scopes, expires;
 
-	if (n != 4 || m.name.len == 0 || m.name.len > 63 || str_parse_u64(str_of(words[2]), UINT32_MAX, &scopes) < 0 ||
+	m.workspace = str_of(n > 4 ? words[4] : "");
+	if (n != 5 || m.workspace.len > 63 || m.name.len == 0 || m.name.len > 63 || str_parse_u64(str_of(words[2]), UINT32_MAX, &scopes) < 0 ||
 	    str_parse_u64(str_of(words[3]), INT64_MAX, &expires) < 0) {
-		answer(c, -EINVAL, "a key's name has 1 to 63 bytes");
+		answer(c, -EINVAL, "the names of a key and of a workspace have 1 to 63 bytes");
 		return;
 	}
 	m.scopes = (uint32_t)scopes;

@@ -79,6 +79,8 @@
 	M(79, msg_key_create, 0)                                                                                       \
 	M(80, msg_page, 0)                                                                                             \
 	M(81, msg_api_record, 0)                                                                                       \
+	M(120, msg_vm_patch, 0)                                                                                        \
+	M(121, msg_vm_page, 0)                                                                                         \
 	/* iron-control -> iron-api: rows, then done */                                                                \
 	M(90, msg_done, 0)                                                                                             \
 	M(91, row_vm, 0)                                                                                               \
@@ -89,6 +91,8 @@
 	M(96, row_image, 0)                                                                                            \
 	M(97, row_host, 0)                                                                                             \
 	M(98, row_role, 0)                                                                                             \
+	M(122, row_session, 0)                                                                                         \
+	M(123, row_stats, 0)                                                                                           \
 	M(99, row_me, 0)                                                                                               \
 	/* the record, read: iron-api -> iron-control, and its rows */                                                 \
 	M(140, msg_summary_get, 0)                                                                                     \

@@ -5,6 +5,7 @@
 
 /* Which record carries which op, and the rows of its answer:
  *   VM_CREATE vm_create: vm · VM_LIST vm_list: vm* · VM_GET, VM_START object: vm · VM_STOP vm_stop: vm · VM_DELETE object
+ *   VM_PATCH vm_patch: vm · VM_SESSIONS vm_page: session* · VM_STATS object: stats
  *   VM_EXEC, VM_EXEC_WS exec_open: value is the token · (VM_)POLICY_GET object, PUT policy_put, DELETE object: policy
  *   (VM_)RULE_LIST rule_list: rule* · CREATE rule_create: rule · DELETE object · AUDIT_EGRESS events_list: event*
  *   IMAGE_LIST page: image* · IMAGE_GET object: image · KEY_LIST page: key* · KEY_CREATE key_create: key · KEY_DELETE object
@@ -34,7 +35,8 @@ WIRE_DECLARE(msg_req, MSG_REQ_FIELDS);
 	F(T, u8, egress_mode, 2)                                                                                       \
 	F(T, flag, egress_inherit, 0)                                                                                  \
 	F(T, list, rules, 98304)                                                                                       \
-	F(T, u64, rules_tls_given, 0)
+	F(T, u64, rules_tls_given, 0)                                                                                  \
+	F(T, u8, restart, 1) /* enum vm_restart */
 WIRE_DECLARE(msg_vm_create, MSG_VM_CREATE_FIELDS);
 
 /* status, status_detail, label_key/label_value, name: filters, empty: none. cursor: as given, opaque. sort: 0
@@ -58,6 +60,20 @@ WIRE_DECLARE(msg_vm_list, MSG_VM_LIST_FIELDS);
 #define MSG_OBJECT_FIELDS(F, T)                                                                                        \
 	REQ(F, T) F(T, u64, vm, 0) F(T, u64, id, 0) F(T, u32, wait_ms, 25000) F(T, flag, force, 0)
 WIRE_DECLARE(msg_object, MSG_OBJECT_FIELDS);
+
+/* What is absent stays: name empty, labels_given false, restart 0 (else enum vm_restart + 1). */
+#define MSG_VM_PATCH_FIELDS(F, T)                                                                                      \
+	REQ(F, T)                                                                                                      \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, str, name, 63)                                                                                            \
+	F(T, flag, labels_given, 0)                                                                                    \
+	F(T, list, labels, 8192)                                                                                       \
+	F(T, u8, restart, 2)
+WIRE_DECLARE(msg_vm_patch, MSG_VM_PATCH_FIELDS);
+
+/* A list that belongs to a VM and has no filters of its own. */
+#define MSG_VM_PAGE_FIELDS(F, T) REQ(F, T) F(T, u64, vm, 0) F(T, str, cursor, 255) F(T, u32, limit, 200)
+WIRE_DECLARE(msg_vm_page, MSG_VM_PAGE_FIELDS);
 
 #define MSG_VM_STOP_FIELDS(F, T) REQ(F, T) F(T, u64, vm, 0)
 WIRE_DECLARE(msg_vm_stop, MSG_VM_STOP_FIELDS);
@@ -180,8 +196,46 @@ WIRE_DECLARE(msg_done, MSG_DONE_FIELDS);
 	F(T, i64, created_at, 0)                                                                                       \
 	F(T, i64, updated_at, 0)                                                                                       \
 	F(T, i64, started_at, 0)                                                                                       \
-	F(T, i64, stopped_at, 0)
+	F(T, i64, stopped_at, 0)                                                                                       \
+	F(T, u8, restart, 1) /* enum vm_restart */
 WIRE_DECLARE(row_vm, ROW_VM_FIELDS);
+
+/* One run of a VM, from QEMU's start to its end, and what it used: all of it when it has ended, until the last sample (a
+ * minute old at most) while it runs. duration_ms: until now while it runs. */
+#define ROW_SESSION_FIELDS(F, T)                                                                                       \
+	F(T, u64, id, 0)                                                                                               \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, u64, generation, 0)                                                                                       \
+	F(T, i64, started_at, 0)                                                                                       \
+	F(T, i64, ended_at, 0)                                                                                         \
+	F(T, u64, duration_ms, 0)                                                                                      \
+	F(T, str, end_reason, 255)                                                                                     \
+	F(T, u64, cpu_time_ms, 0)                                                                                      \
+	F(T, u64, memory_peak_bytes, 0)                                                                                \
+	F(T, u64, disk_bytes, 0)                                                                                       \
+	F(T, u64, disk_read_bytes, 0)                                                                                  \
+	F(T, u64, disk_written_bytes, 0)                                                                               \
+	F(T, u64, network_sent_bytes, 0)                                                                               \
+	F(T, u64, network_received_bytes, 0)
+WIRE_DECLARE(row_session, ROW_SESSION_FIELDS);
+
+/* What a VM uses now, and has used since its machine started; of one that does not run, what its last run used. */
+#define ROW_STATS_FIELDS(F, T)                                                                                         \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, u64, generation, 0)                                                                                       \
+	F(T, flag, running, 0)                                                                                         \
+	F(T, u64, cpu_time_ms, 0)                                                                                      \
+	F(T, u64, memory_bytes, 0)                                                                                     \
+	F(T, u64, memory_peak_bytes, 0)                                                                                \
+	F(T, u64, memory_limit_bytes, 0)                                                                               \
+	F(T, u64, disk_bytes, 0)                                                                                       \
+	F(T, u64, disk_limit_bytes, 0)                                                                                 \
+	F(T, u64, disk_read_bytes, 0)                                                                                  \
+	F(T, u64, disk_written_bytes, 0)                                                                               \
+	F(T, u64, network_sent_bytes, 0)                                                                               \
+	F(T, u64, network_received_bytes, 0)                                                                           \
+	F(T, u64, uptime_ms, 0)
+WIRE_DECLARE(row_stats, ROW_STATS_FIELDS);
 
 #define ROW_POLICY_FIELDS(F, T) F(T, u8, mode, 1) F(T, flag, inherited, 0)
 WIRE_DECLARE(row_policy, ROW_POLICY_FIELDS);

@@ -47,7 +47,8 @@ WIRE_DECLARE(rec_private, REC_PRIVATE_FIELDS);
 	F(T, u32, boot_timeout_ms, 0)                                                                                  \
 	F(T, u32, stop_timeout_ms, 0)                                                                                  \
 	F(T, str, default_image, 63)                                                                                   \
-	F(T, str, extra_ca, 49152)
+	F(T, str, extra_ca, 49152)                                                                                     \
+	F(T, u32, restart_pause_ms, 0) /* before the first start of restart: always; 0: a second */
 WIRE_DECLARE(msg_control_config, MSG_CONTROL_CONFIG_FIELDS);
 
 /* Descriptors: connected sockets to QMP, the agent channel, the serial console. */
@@ -177,9 +178,11 @@ WIRE_DECLARE(rec_vm_usage, REC_VM_USAGE_FIELDS);
 	F(T, str, reason, 512)                                                                                         \
 	F(T, str, usage, 256)
 WIRE_DECLARE(msg_vm_exited, MSG_VM_EXITED_FIELDS);
-/* `irond key create` as root: a key of the default workspace. scopes: bit set of enum scope, 0: all. expires_at: ms, 0:
- * never. Answered by msg_result: code 0 and reason holds the key, the only time that it is told; else why not. */
-#define MSG_ROOT_KEY_CREATE_FIELDS(F, T) F(T, str, name, 63) F(T, u32, scopes, 0) F(T, i64, expires_at, 0)
+/* `irond key create` as root: a key of the workspace of that name, which is made when there is none (empty: the default
+ * one). scopes: bit set of enum scope, 0: all. expires_at: ms, 0: never. Answered by msg_result: code 0 and reason holds
+ * the key, the only time that it is told; else why not. */
+#define MSG_ROOT_KEY_CREATE_FIELDS(F, T)                                                                               \
+	F(T, str, name, 63) F(T, u32, scopes, 0) F(T, i64, expires_at, 0) F(T, str, workspace, 63)
 WIRE_DECLARE(msg_root_key_create, MSG_ROOT_KEY_CREATE_FIELDS);
 
 /* --- iron-control -> irond, at its start --- */

@@ -7,6 +7,7 @@
 #include "control/request.h"
 
 #define LOOK_INTERVAL_S 5
+#define RESTART_PAUSE_MS 1000
 #define IMAGES_MAX 4096
 
 /* --- what irond says --- */
@@ -69,6 +70,13 @@ static bool on_host(struct ipc_peer *p, const struct ipc_msg *m, void *arg)
 	if (m && m->info->type == MSG_TYPE_msg_host)
 		c->disk_available_mib = IPC_RECORD(m, msg_host)->disk_available_mib;
 	return true;
+}
+
+static void on_sample(evutil_socket_t fd, short what, void *arg)
+{
+	struct control *c = arg;
+
+	lives_sample(c->lives);
 }
 
 static void on_look(evutil_socket_t fd, short what, void *arg)
@@ -211,6 +219,7 @@ static void create_parts(struct control *c, const struct msg_control_config *m)
 	struct lives_config lives = {
 		.boot_timeout_ms = m->boot_timeout_ms,
 		.stop_timeout_ms = m->stop_timeout_ms,
+		.restart_pause_ms = m->restart_pause_ms ? m->restart_pause_ms : RESTART_PAUSE_MS,
 		.extra_ca = str_of(c->settings.extra_ca),
 		.on_change = on_change,
 		.on_resumed = on_resumed,
@@ -223,7 +232,8 @@ static void create_parts(struct control *c, const struct msg_control_config *m)
 	c->tail = tail_create(c->base, c->store, c->links);
 	c->wake = event_new(c->base, -1, 0, on_wake, c);
 	c->look = event_new(c->base, -1, EV_PERSIST, on_look, c);
-	if (!c->wake || !c->look)
+	c->sample = event_new(c->base, -1, EV_PERSIST, on_sample, c);
+	if (!c->wake || !c->look || !c->sample)
 		abort();
 }
 
@@ -253,6 +263,7 @@ int control_create(struct event_base *base, int irond_fd, struct store *store, c
 	}
 	event_add(c->look, &(struct timeval){.tv_sec = LOOK_INTERVAL_S});
 	event_active(c->look, 0, 0);
+	event_add(c->sample, &(struct timeval){.tv_sec = LIVES_SAMPLE_INTERVAL_S});
 	*ret = c;
 	return 0;
 }
@@ -270,6 +281,8 @@ void control_destroy(struct control *c)
 	c->links = NULL;
 	if (c->look)
 		event_free(c->look);
+	if (c->sample)
+		event_free(c->sample);
 	dist_destroy(c->dist);
 	lives_destroy(c->lives);
 	tail_destroy(c->tail);

@@ -43,7 +43,7 @@ struct control {
 	bool ready;	    /* the store has been compared with irond: requests are taken */
 	struct map touched; /* key: when its use was stored last (ms, monotonic, as a pointer) */
 	uint64_t disk_available_mib; /* of the last look at the host; UINT64_MAX: not looked yet */
-	struct event *look;
+	struct event *look, *sample;
 	uint64_t *images; /* ids that irond has sent since the last msg_images_end */
 	size_t nimages;
 	void (*on_end)(void *user);

@@ -101,8 +101,22 @@ static void kill_vm(struct fake *f, uint64_t vm)
 
 	if (!v)
 		return;
-	v->running = false;
+	if (v->running) /* as irond does: the end first, then the answer */
+		fake_exit(f, vm, 9, "killed");
 	drop_peer(f, &v->peer);
+}
+
+void fake_journal_release(struct fake *f)
+{
+	for (size_t i = 0; i < f->held.n;) {
+		struct held *h = &f->held.v[i];
+		if (h->type != MSG_TYPE_msg_audit_batch) {
+			i++;
+			continue;
+		}
+		ipc_reply(h->peer, h->txn, MSG_TYPE_msg_audit_ack, &(struct msg_audit_ack){.count = 1}, NULL, 0);
+		VEC_REMOVE_SWAP(&f->held, i);
+	}
 }
 
 void fake_release(struct fake *f)
@@ -110,10 +124,15 @@ void fake_release(struct fake *f)
 	for (size_t i = 0; i < f->held.n; i++)
 		if (f->held.v[i].type == MSG_TYPE_msg_vm_kill)
 			kill_vm(f, f->held.v[i].vm);
-	for (size_t i = 0; i < f->held.n; i++)
-		ipc_reply_result(f->held.v[i].peer, f->held.v[i].txn, f->held.v[i].code,
-				 f->held.v[i].code ? "as ordered" : "", 0);
-	f->held.n = 0;
+	for (size_t i = 0; i < f->held.n;) {
+		struct held *h = &f->held.v[i];
+		if (h->type == MSG_TYPE_msg_audit_batch) {
+			i++;
+			continue;
+		}
+		ipc_reply_result(h->peer, h->txn, h->code, h->code ? "as ordered" : "", 0);
+		VEC_REMOVE_SWAP(&f->held, i);
+	}
 	fake_turn(f);
 }
 
@@ -149,10 +168,18 @@ static void on_contract(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 			fake_report(f, v->id, VM_REPORT_READY, "", "");
 }
 
+static struct str encode_usage(const struct fake_vm *v, struct buf *space)
+{
+	assert_int_equal(wire_encode(&rec_vm_usage_wire, &v->used, space), 0);
+	return buf_str(space);
+}
+
 void fake_exit(struct fake *f, uint64_t vm, int64_t status, const char *reason)
 {
 	struct fake_vm *v = fake_vm_get(f, vm);
-	struct msg_vm_exited m = {.vm = vm, .generation = v->generation, .status = status, .reason = str_of(reason)};
+	_cleanup_(buf_finish) struct buf used = {0};
+	struct msg_vm_exited m = {.vm = vm, .generation = v->generation, .status = status, .reason = str_of(reason),
+				  .usage = encode_usage(v, &used)};
 
 	v->running = false;
 	v->exited = true;
@@ -374,8 +401,10 @@ static void on_vms_get(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 
 	while (map_next(&f->vms, &i, &slot)) {
 		struct fake_vm *v = slot->value;
+		_cleanup_(buf_finish) struct buf used = {0};
 		struct msg_vm_row row = {.vm = v->id, .generation = v->generation, .running = v->running,
-					 .exited = v->exited, .status = v->exit_status, .reason = STR("as ordered")};
+					 .exited = v->exited, .status = v->exit_status, .reason = STR("as ordered"),
+					 .usage = encode_usage(v, &used)};
 		if (v->prepared)
 			ipc_reply(p, m->txn, MSG_TYPE_msg_vm_row, &row, NULL, 0);
 	}
@@ -427,7 +456,24 @@ static void on_egress_restart(struct ipc_peer *p, const struct ipc_msg *m, void 
 	fake_worker_replace(f, workspace);
 }
 
+static void on_stats_get(struct ipc_peer *p, const struct ipc_msg *m, void *user)
+{
+	const struct fake_vm *v = fake_vm_get(user, IPC_RECORD(m, msg_vm_stats_get)->vm);
+
+	if (!v || !v->prepared) {
+		ipc_reply_result(p, m->txn, -ENOENT, "there is no such VM", 0);
+		return;
+	}
+	struct msg_vm_stats s = {.vm = v->id, .generation = v->generation, .running = v->running, .disk_bytes = v->used.disk_bytes};
+	if (v->running) {
+		s.cpu_us = v->used.cpu_us;
+		s.net_sent_bytes = v->used.net_sent_bytes;
+	}
+	ipc_reply(p, m->txn, MSG_TYPE_msg_vm_stats, &s, NULL, 0);
+}
+
 static const struct ipc_rule irond_rules[] = {
+	{MSG_TYPE_msg_vm_stats_get, 0, IPC_REQUEST, on_stats_get},
 	{MSG_TYPE_msg_vm_prepare, 0, IPC_REQUEST, on_prepare},
 	{MSG_TYPE_msg_vm_start, 0, IPC_REQUEST, on_start},
 	{MSG_TYPE_msg_vm_kill, 0, IPC_REQUEST, on_kill},
@@ -458,8 +504,10 @@ static void on_batch(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 			snprintf(f->last_event, sizeof f->last_event, "%.*s %.*s %.*s", STR_ARG(e.kind),
 			         STR_ARG(e.action), STR_ARG(e.outcome));
 	}
-	if (f->journal.hold)
+	if (f->journal.hold) {
+		VEC_PUSH(&f->held, ((struct held){p, m->txn, 0, MSG_TYPE_msg_audit_batch, 0}));
 		return;
+	}
 	struct msg_audit_ack ack = {.code = f->journal.code, .first_seq = f->events, .count = 1};
 	ipc_reply(p, m->txn, MSG_TYPE_msg_audit_ack, &ack, NULL, 0);
 }
@@ -521,7 +569,7 @@ struct str fake_hash(const struct fake *f)
 uint64_t fake_vm_create(struct fake *f, const char *name, unsigned *ret_status)
 {
 	struct msg_vm_create m = {.key_hash = fake_hash(f), .op = OP_VM_CREATE, .name = str_of(name), .egress_mode = 2,
-				  .egress_inherit = true};
+				  .egress_inherit = true, .restart = f->restart_always};
 	struct fake_answer a;
 	unsigned status = fake_call(f, MSG_TYPE_msg_vm_create, &m, &a);
 	uint64_t id = status == 201 ? ((struct row_vm *)(void *)a.rows.v[0]->record)->id : 0;
@@ -720,6 +768,7 @@ struct fake *fake_create(void)
 	                                        .memory_budget_mib = 8000,
 	                                        .boot_timeout_ms = 300,
 	                                        .stop_timeout_ms = 300,
+	                                        .restart_pause_ms = 10,
 	                                        .default_image = STR("base")};
 	snprintf(f->dir, sizeof f->dir, "/tmp/iron-control-test.XXXXXX");
 	assert_non_null(mkdtemp(f->dir));

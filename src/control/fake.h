@@ -22,6 +22,7 @@ struct fake_vm {
 	struct fake *fake;
 	uint64_t id, workspace, generation, policy_version;
 	bool prepared, running, exited;
+	struct rec_vm_usage used; /* what irond tells of it */
 	int64_t exit_status;
 	struct ipc_peer *peer; /* plays iron-vm, NULL: none */
 };
@@ -71,6 +72,7 @@ struct fake {
 	bool twice;		/* every answer comes a second time */
 	bool silent_guest;	/* the contract gets no report */
 	bool guest_fails;	/* the contract fails */
+	bool restart_always;	/* what fake_vm_create asks for */
 	uint64_t disk_mib;
 	bool role_silent;	/* iron-audit does not answer irond's ping */
 	int segments;		/* a directory of segments, -1: none */
@@ -117,6 +119,8 @@ void fake_assert_code(const struct fake_answer *a, unsigned status, const char *
 
 /* The faults' held requests are answered with their code. */
 void fake_release(struct fake *f);
+/* iron-audit acknowledges what it held. */
+void fake_journal_release(struct fake *f);
 /* QEMU of the VM ends. */
 void fake_exit(struct fake *f, uint64_t vm, int64_t status, const char *reason);
 void fake_report(struct fake *f, uint64_t vm, enum vm_report state, const char *step, const char *reason);

@@ -13,10 +13,11 @@
  * A job that replaces another (remove while starting) waits for irond's answer to the call that is under way, so that
  * requests about one VM never overtake each other there. */
 
-/* store_vm.job: the kind, and two flags above it */
+/* store_vm.job: the kind, and flags above it */
 #define JOB_MASK 0xffU
 #define JOB_UNDOING 0x100U
 #define JOB_FOLLOW 0x200U
+#define JOB_AUTOMATIC 0x400U
 
 struct life *life_find(struct lives *l, uint64_t vm)
 {
@@ -40,7 +41,8 @@ bool life_is_at(const struct life *f, enum job job, const char *step)
 
 static uint32_t job_number(const struct life *f)
 {
-	return (uint32_t)f->job | (f->undoing ? JOB_UNDOING : 0) | (f->follow_start ? JOB_FOLLOW : 0);
+	return (uint32_t)f->job | (f->undoing ? JOB_UNDOING : 0) | (f->follow_start ? JOB_FOLLOW : 0) |
+	       (f->automatic ? JOB_AUTOMATIC : 0);
 }
 
 static void stamp(struct store_vm *vm, enum vm_state state)
@@ -139,35 +141,33 @@ void life_begin(struct life *f, enum job job)
 	evtimer_del(f->timer);
 }
 
+/* Nothing of it runs. The start that is to follow begins, a pause before it where nobody waits for it. */
+static void follow(struct life *f)
+{
+	enum job next = !f->follow_start ? JOB_NONE : f->automatic ? JOB_RESTART : JOB_START;
+
+	f->follow_start = false;
+	life_begin(f, next);
+	if (f->state == VM_STOPPING)
+		life_set_state(f, VM_STOPPED, NULL);
+	if (next == JOB_START)
+		life_set_state(f, VM_STARTING, "");
+	else if (next == JOB_RESTART)
+		life_set_state(f, VM_STARTING, NULL);
+	else
+		life_save(f, NULL);
+}
+
 static void end_start(struct life *f)
 {
 	if (f->undoing) {
-		bool again = f->follow_start;
-		f->follow_start = false;
-		life_begin(f, again ? JOB_START : JOB_NONE);
-		if (again)
-			life_set_state(f, VM_STARTING, "");
-		else
-			life_save(f, NULL);
+		follow(f);
 		return;
 	}
+	f->automatic = false;
 	life_begin(f, JOB_NONE);
 	life_set_state(f, VM_READY, "");
 	life_note(f, "ready", "");
-}
-
-static void end_stop(struct life *f)
-{
-	bool again = f->follow_start;
-
-	f->follow_start = false;
-	life_begin(f, again ? JOB_START : JOB_NONE);
-	if (f->state == VM_STOPPING)
-		life_set_state(f, VM_STOPPED, NULL);
-	if (again)
-		life_set_state(f, VM_STARTING, "");
-	else
-		life_save(f, NULL);
 }
 
 /* The job is over; another may have begun. May free f. */
@@ -179,7 +179,11 @@ static void end_job(struct life *f)
 		break;
 	case JOB_STOP:
 	case JOB_CLEAN:
-		end_stop(f);
+		follow(f);
+		break;
+	case JOB_RESTART:
+		life_begin(f, JOB_START);
+		life_save(f, "");
 		break;
 	case JOB_REMOVE:
 		life_begin(f, JOB_NONE);
@@ -244,8 +248,12 @@ void life_fail(struct life *f, const char *fmt, ...)
 	f->undoing = true;
 	f->waiting_peer = false;
 	f->progress[0] = '\0';
+	f->automatic = f->automatic && life_restart_again(f, RESTART_COUNTED, reason, sizeof reason);
+	f->follow_start = f->automatic;
 	life_set_state(f, VM_FAILED, reason);
 	life_note(f, "failed", reason);
+	if (f->automatic)
+		life_set_state(f, VM_STARTING, NULL);
 	life_run(f);
 }
 
@@ -337,6 +345,7 @@ struct life *life_load(struct lives *l, const struct store_vm *vm)
 		.step = vm->job_step,
 		.undoing = vm->job & JOB_UNDOING,
 		.follow_start = vm->job & JOB_FOLLOW,
+		.automatic = vm->job & JOB_AUTOMATIC,
 	};
 	if (f->step >= jobs[f->job].nsteps)
 		f->step = 0;
@@ -375,6 +384,7 @@ static int commit(struct life *f, const struct life *before, const char *reason,
 	f->step = before->step;
 	f->undoing = before->undoing;
 	f->follow_start = before->follow_start;
+	f->automatic = before->automatic;
 	forget_if_idle(f);
 	return r;
 }
@@ -391,7 +401,7 @@ int life_start(struct lives *l, uint64_t vm)
 		if (f->follow_start)
 			return -EALREADY;
 		f->follow_start = true;
-		return commit(f, &before, NULL, STORE_NORMAL);
+		return commit(f, &before, NULL, STORE_FULL);
 	}
 	if (f->state != VM_QUEUED && f->state != VM_STOPPED && f->state != VM_FAILED) {
 		forget_if_idle(f);
@@ -400,10 +410,45 @@ int life_start(struct lives *l, uint64_t vm)
 	life_begin(f, JOB_START);
 	if (f->state != VM_QUEUED)
 		f->state = VM_STARTING;
-	r = commit(f, &before, "", STORE_NORMAL);
+	r = commit(f, &before, "", STORE_FULL);
 	if (r == 0)
 		life_run(f);
 	return r;
+}
+
+/* The start that was to follow. One that restart: always had in mind was shown as starting already. */
+static int call_off(struct life *f, const char *reason)
+{
+	struct life before = *f;
+	bool pausing = f->job == JOB_RESTART;
+
+	f->follow_start = false;
+	if (f->automatic)
+		f->state = VM_STOPPED;
+	f->automatic = false;
+	if (pausing)
+		f->job = JOB_NONE;
+	int r = commit(f, &before, before.automatic ? reason : NULL, STORE_FULL);
+	if (r == 0 && pausing) {
+		life_begin(f, JOB_NONE);
+		forget_if_idle(f);
+	}
+	return r;
+}
+
+void life_restart_changed(struct lives *l, uint64_t vm)
+{
+	_cleanup_(arena_finish) struct arena a = {0};
+	struct life *f = life_find(l, vm);
+	struct store_vm row;
+
+	if (!f || !f->automatic || !(f->follow_start || f->job == JOB_RESTART))
+		return;
+	if (store_vm_lookup(l->store, vm, &a, &row) || row.row.restart != VM_RESTART_NEVER)
+		return;
+	int r = call_off(f, "it was to be started again; its restart is never now");
+	if (r)
+		log_error("a restart is not called off", "vm=%s code=%d", log_id("vm_", vm), r);
 }
 
 int life_stop(struct lives *l, uint64_t vm)
@@ -414,17 +459,15 @@ int life_stop(struct lives *l, uint64_t vm)
 	if (r)
 		return r;
 	struct life before = *f;
-	if (f->follow_start) {
-		f->follow_start = false;
-		return commit(f, &before, NULL, STORE_NORMAL);
-	}
+	if (f->follow_start || f->job == JOB_RESTART)
+		return call_off(f, "");
 	if (!(VM_STATES_RUNNING & VM_STATE_BIT(f->state))) {
 		forget_if_idle(f);
 		return -EINVAL;
 	}
 	life_begin(f, JOB_STOP);
 	f->state = VM_STOPPING;
-	r = commit(f, &before, "", STORE_NORMAL);
+	r = commit(f, &before, "", STORE_FULL);
 	if (r == 0)
 		life_run(f);
 	return r;
@@ -443,7 +486,7 @@ int life_remove(struct lives *l, uint64_t vm)
 		return 0;
 	}
 	life_begin(f, JOB_REMOVE);
-	f->follow_start = false;
+	f->follow_start = f->automatic = false;
 	f->state = VM_DESTROYING;
 	/* on the disk before the VM's own is removed: it must not come back without it */
 	r = commit(f, &before, "", STORE_FULL);
@@ -455,7 +498,7 @@ int life_remove(struct lives *l, uint64_t vm)
 bool life_start_follows(const struct lives *l, uint64_t vm)
 {
 	const struct life *f = map_get(&l->all, vm);
-	return f && f->follow_start;
+	return f && (f->follow_start || f->job == JOB_RESTART);
 }
 
 const char *life_progress(const struct lives *l, uint64_t vm)

@@ -16,6 +16,7 @@ struct lives;
 
 struct lives_config {
 	unsigned boot_timeout_ms, stop_timeout_ms;
+	unsigned restart_pause_ms; /* before the first start of restart: always, then twice as long each time */
 	struct str extra_ca;			    /* for msg_contract.trust; borrowed */
 	void (*on_change)(uint64_t vm, void *user); /* the VM's state changed */
 	void (*on_resumed)(void *user);		    /* lives_resume has looked at every VM */
@@ -31,16 +32,23 @@ int lives_resume(struct lives *l);
 
 /* What the API asked for, of a VM that is in the store; each is durable when it returns 0.
  * start: from queued, stopped or failed; while stopping it follows the stop. -EALREADY: it runs or starts.
- * stop: -EINVAL unless it runs (or a start is to follow its stop, which is then called off).
+ * stop: -EINVAL unless it runs (or a start is to follow, which is then called off).
  * remove: from every state; 0 too when it is destroyed already. */
 int life_start(struct lives *l, uint64_t vm);
 int life_stop(struct lives *l, uint64_t vm);
 int life_remove(struct lives *l, uint64_t vm);
 
-/* A start is to follow the stop that the VM is in. */
+/* Its restart was changed in the store. */
+void life_restart_changed(struct lives *l, uint64_t vm);
+
+/* A start is to follow what the VM is in: a stop, or an end that restart: always does not leave at that. */
 bool life_start_follows(const struct lives *l, uint64_t vm);
 /* What a VM that is pending or stopping waits for, "" otherwise. Borrowed. */
 const char *life_progress(const struct lives *l, uint64_t vm);
+
+/* What a VM that runs uses is asked for and stored each minute, so that a power cut loses no more than that. Call it as often. */
+#define LIVES_SAMPLE_INTERVAL_S 60
+void lives_sample(struct lives *l);
 
 /* News. */
 void lives_on_vm_peer(struct lives *l, uint64_t vm);

@@ -5,7 +5,7 @@
 #include "model/vm_state.h"
 
 /* Numbers are kept in the store. */
-enum job { JOB_NONE, JOB_START, JOB_STOP, JOB_REMOVE, JOB_CLEAN, JOB_COUNT };
+enum job { JOB_NONE, JOB_START, JOB_STOP, JOB_REMOVE, JOB_CLEAN, JOB_RESTART, JOB_COUNT };
 
 struct lives {
 	struct event_base *base;
@@ -25,6 +25,7 @@ struct life {
 	unsigned step;
 	bool undoing;
 	bool follow_start; /* start when the stop is done */
+	bool automatic;	   /* the start that follows, or is under way, is what restart: always asks for */
 	bool made;	   /* this start made the disk: its undo removes it */
 	uint64_t epoch;	   /* counts jobs: an answer of an earlier one is stale */
 	bool calling;	   /* irond has not answered yet; what replaced the job begins after it */
@@ -71,6 +72,23 @@ void life_run(struct life *f);
 void life_note(struct life *f, const char *action, const char *reason);
 /* To its iron-vm. -EPIPE: there is none now. */
 int life_send_contract(struct life *f);
+/* Its machine ended and no job expects that (or the host was started anew): what is left is cleaned away, and where
+ * restart: always says so a start follows. state: VM_STOPPED or VM_FAILED. COUNTED: for the limit of restarts. LATER: not
+ * counted, and not before irond had the time to end: it is the one who ended it. */
+enum restart_when { RESTART_COUNTED, RESTART_UNCOUNTED, RESTART_LATER };
+void life_end_unasked(struct life *f, enum vm_state state, const char *action, const char *text, enum restart_when when);
+/* Whether a start that restart: always made, and that failed, is made again; reason gets what follows. */
+bool life_restart_again(struct life *f, enum restart_when when, char *reason, size_t size);
+/* How long the pause before it is. */
+unsigned life_restart_pause_ms(struct life *f);
+
+/* Its run of this generation began; it ended (used NULL: the numbers of the last sample are all there is). now 0: not
+ * known when. */
+void life_session_open(struct life *f);
+void life_session_close(struct life *f, int64_t now, const char *reason, const struct rec_vm_usage *used);
+/* All of its sessions that are open, but that of the generation `running`. */
+void life_sessions_close(struct life *f, uint64_t running, const char *reason);
+
 /* A request to irond for the running step. answered: code and reason of its result, -ETIMEDOUT. */
 typedef void life_answered(struct life *f, int code, const char *reason);
 enum step_run life_call(struct life *f, enum msg_type type, const void *record, unsigned timeout_ms,

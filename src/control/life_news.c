@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "base/arena.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/vec.h"
 #include "control/life_internal.h"
@@ -129,26 +130,33 @@ void lives_on_report(struct lives *l, uint64_t vm, const struct msg_vm_state *m)
 /* --- QEMU ended --- */
 
 /* Nobody asked for it: stopped if the guest powered itself off, or if irond ended it because it was itself told to
- * stop; failed otherwise. QEMU's wait status decides: iron-vm sees the same closed socket in every case. What is left
- * is cleaned away. */
+ * stop; failed otherwise. QEMU's wait status decides: iron-vm sees the same closed socket in every case. */
+static bool was_powered_off(int64_t status)
+{
+	return status == 0;
+}
+
+static bool was_ended_by_irond(const char *reason)
+{
+	return strcmp(reason, ENDED_BY_IROND) == 0;
+}
+
 static void on_unasked_exit(struct life *f, int64_t status, const char *reason)
 {
-	bool off = status == 0, ended = strcmp(reason, ENDED_BY_IROND) == 0;
+	bool off = was_powered_off(status), ended = !off && was_ended_by_irond(reason);
 	char text[600];
 
 	snprintf(text, sizeof text, "%s%.480s", off || ended ? "" : "its machine ended: ",
 		 off ? "the guest powered off" : ended ? "iron was stopped" : reason);
-	life_begin(f, JOB_CLEAN);
-	life_set_state(f, off || ended ? VM_STOPPED : VM_FAILED, text);
-	life_note(f, off ? "powered_off" : ended ? "stopped" : "failed", text);
-	life_run(f);
+	life_end_unasked(f, off || ended ? VM_STOPPED : VM_FAILED, off ? "powered_off" : ended ? "stopped" : "failed", text,
+			 ended ? RESTART_LATER : RESTART_COUNTED);
 }
 
 static void on_exit_of(struct life *f, int64_t status, const char *reason)
 {
 	if (life_is_at(f, JOB_STOP, "shutdown"))
 		life_advance(f);
-	else if (strcmp(reason, ENDED_BY_IROND) == 0 && f->job == JOB_START)
+	else if (was_ended_by_irond(reason) && f->job == JOB_START && !f->undoing)
 		log_info("a start is left to the next irond", "vm=%s", log_id("vm_", f->id));
 	else if (life_is_at(f, JOB_START, "policy") || life_is_at(f, JOB_START, "contract"))
 		life_fail(f, "boot: its machine ended while the guest started: %s", reason);
@@ -156,15 +164,36 @@ static void on_exit_of(struct life *f, int64_t status, const char *reason)
 		on_unasked_exit(f, status, reason);
 }
 
+/* What the session's end is called: what iron was asked for, before how the machine went. */
+static const char *end_reason(const struct life *f, int64_t status, const char *reason)
+{
+	if (f->job == JOB_STOP)
+		return "stopped";
+	if (f->job == JOB_REMOVE)
+		return "destroyed";
+	if (f->job == JOB_START && f->undoing)
+		return "the start failed";
+	if (was_powered_off(status))
+		return "the guest powered off";
+	return was_ended_by_irond(reason) ? "iron was stopped" : reason;
+}
+
+static const struct rec_vm_usage *usage_decode(struct str usage, struct rec_vm_usage *space)
+{
+	return usage.len && wire_decode(&rec_vm_usage_wire, usage, space) == 0 ? space : NULL;
+}
+
 void lives_on_exited(struct lives *l, const struct msg_vm_exited *m)
 {
 	struct life *f = life_find(l, m->vm);
+	struct rec_vm_usage used;
 	char reason[512];
 
 	if (!f || m->generation != f->generation)
 		return;
 	dist_detach(l->dist, m->vm); /* irond has taken the door away with it */
 	snprintf(reason, sizeof reason, "%.*s", STR_ARG(m->reason));
+	life_session_close(f, real_ms(), end_reason(f, m->status, reason), usage_decode(m->usage, &used));
 	on_exit_of(f, m->status, reason);
 }
 
@@ -179,21 +208,30 @@ struct known {
 	uint64_t generation;
 	int64_t status;
 	char reason[512];
+	bool has_used;
+	struct rec_vm_usage used;
 };
 
-static void resume_start(struct life *f, const struct known *k)
+/* irond may be starting it for an iron-control that died meanwhile, or run another generation than the store has (which
+ * was restored from a backup, or lost its last steps with the host's power): first nothing of it may run. */
+static void start_anew(struct life *f)
 {
-	bool runs = k && k->running && k->generation == f->generation;
+	life_begin(f, JOB_CLEAN);
+	f->follow_start = true;
+	life_run(f);
+}
 
-	if (f->undoing || f->step == 0) {
+static void resume_start(struct life *f, const struct known *k, bool runs)
+{
+	if (f->undoing) {
 		life_run(f);
-		return;
-	}
-	if (runs) {
+	} else if (runs && f->step > 0) {
 		f->step = 2; /* its machine runs: the policy once more, then the contract */
 		life_run(f);
 	} else if (k && k->exited && k->generation == f->generation && f->step > 1) {
 		life_fail(f, "boot: its machine ended while the guest started: %s", k->reason);
+	} else if (k) {
+		start_anew(f);
 	} else {
 		f->step = 0;
 		life_run(f);
@@ -209,27 +247,39 @@ static void ignore_done(int code, void *arg)
 {
 }
 
-static void resume_running(struct life *f, const struct known *k)
+static void resume_running(struct life *f, const struct known *k, bool runs)
 {
-	if (k && k->running && k->generation == f->generation) {
+	if (runs) {
 		dist_attach(f->lives->dist, f->id, f->workspace);
 		dist_change_vm(f->lives->dist, f->id, ignore_done, NULL);
 		contract_anew(f);
 	} else if (k && k->exited && k->generation == f->generation) {
 		on_unasked_exit(f, k->status, k->reason);
 	} else {
-		life_begin(f, JOB_CLEAN);
-		life_set_state(f, VM_STOPPED, "irond was restarted");
-		life_note(f, "stopped", "irond was restarted");
-		life_run(f);
+		life_end_unasked(f, VM_STOPPED, "stopped", "irond was restarted", RESTART_UNCOUNTED);
 	}
+}
+
+static void resume_session(struct life *f, const struct known *k, bool runs)
+{
+	if (runs)
+		life_session_open(f);
+	else if (k && k->exited && k->generation == f->generation)
+		life_session_close(f, k->has_used ? real_ms() : 0, end_reason(f, k->status, k->reason),
+				   k->has_used ? &k->used : NULL);
+	life_sessions_close(f, runs ? f->generation : 0, "irond or the host was restarted: its end was not seen");
 }
 
 static void resume(struct life *f, const struct known *k)
 {
+	bool runs = k && k->running && k->generation == f->generation;
+
+	resume_session(f, k, runs);
+	if (k && k->generation > f->generation)
+		f->generation = k->generation; /* the next one is new to irond too */
 	switch (f->job) {
 	case JOB_START:
-		resume_start(f, k);
+		resume_start(f, k, runs);
 		break;
 	case JOB_STOP:
 		if (f->step == 0 && !(k && k->running))
@@ -239,15 +289,19 @@ static void resume(struct life *f, const struct known *k)
 		break;
 	case JOB_REMOVE:
 	case JOB_CLEAN:
+	case JOB_RESTART:
 		life_run(f);
 		break;
 	case JOB_NONE:
 	case JOB_COUNT:
 		if (f->state == VM_QUEUED) {
 			life_begin(f, JOB_START);
+			resume_start(f, k, false);
+		} else if (VM_STATES_RUNNING & VM_STATE_BIT(f->state)) {
+			resume_running(f, k, runs);
+		} else { /* at rest, says the store; irond runs it */
+			life_begin(f, JOB_CLEAN);
 			life_run(f);
-		} else {
-			resume_running(f, k);
 		}
 		break;
 	}
@@ -265,7 +319,9 @@ static void drop_unknown(struct lives *l, uint64_t vm, const struct known *k)
 		struct life *f = life_load(l, &row);
 		life_begin(f, JOB_REMOVE);
 		life_run(f);
-	} else if (r == -ENOENT && k->running) {
+	} else if (r == -ENOENT && !k->running) {
+		log_warn("irond keeps the disk of a VM that the database does not know", "vm=%s", log_id("vm_", vm));
+	} else if (r == -ENOENT) {
 		log_error("irond runs a VM that the database does not know: it is killed", "vm=%s",
 		          log_id("vm_", vm));
 		ipc_call(links_irond(l->links), MSG_TYPE_msg_vm_kill, &(struct msg_vm_kill){.vm = vm}, NULL, 0, 0,
@@ -285,12 +341,13 @@ static void resume_all(struct resume *s)
 	int r = store_vms_in_states(s->lives->store, states, &a, &vms);
 	if (r)
 		log_error("the VMs cannot be read", "code=%d", r);
-	for (size_t k = 0; k < vms.n; k++) {
-		const struct store_vm *vm = &vms.v[k];
+	for (size_t n = 0; n < vms.n; n++) {
+		const struct store_vm *vm = &vms.v[n];
+		struct known *k = map_remove(&s->rows, vm->row.id);
 		bool rests = vm->state == VM_STOPPED || vm->state == VM_FAILED;
-		if (!rests || vm->job)
-			resume(life_load(s->lives, vm), map_get(&s->rows, vm->row.id));
-		free(map_remove(&s->rows, vm->row.id));
+		if (!rests || vm->job || (k && k->running))
+			resume(life_load(s->lives, vm), k);
+		free(k);
 	}
 	while (r == 0 && map_next(&s->rows, &i, &slot))
 		drop_unknown(s->lives, slot->key, slot->value);
@@ -314,8 +371,9 @@ static bool on_rows(struct ipc_peer *p, const struct ipc_msg *m, void *arg)
 	if (m && m->info->type == MSG_TYPE_msg_vm_row) {
 		const struct msg_vm_row *row = IPC_RECORD(m, msg_vm_row);
 		struct known *k = xcalloc(1, sizeof *k);
-		*k = (struct known){row->running, row->exited, row->generation, row->status, ""};
+		*k = (struct known){.running = row->running, .exited = row->exited, .generation = row->generation, .status = row->status};
 		snprintf(k->reason, sizeof k->reason, "%.*s", STR_ARG(row->reason));
+		k->has_used = usage_decode(row->usage, &k->used) != NULL;
 		free(map_put(&s->rows, row->vm, k));
 		return false;
 	}

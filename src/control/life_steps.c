@@ -61,10 +61,12 @@ static enum step_run undo_prepare(struct life *f)
 
 static void started(struct life *f, int code, const char *reason)
 {
-	if (code)
+	if (code) {
 		life_fail(f, "start: %s", reason);
-	else
-		life_advance(f);
+		return;
+	}
+	life_session_open(f);
+	life_advance(f);
 }
 
 static enum step_run run_start(struct life *f)
@@ -84,6 +86,7 @@ static void killed(struct life *f, int code, const char *reason)
 		return;
 	}
 	dist_detach(f->lives->dist, f->id);
+	life_sessions_close(f, 0, "its end was not seen");
 	life_advance(f);
 }
 
@@ -205,6 +208,12 @@ static enum step_run run_shutdown(struct life *f)
 	return STEP_WAITS;
 }
 
+static enum step_run run_pause(struct life *f)
+{
+	life_timer(f, life_restart_pause_ms(f));
+	return STEP_WAITS;
+}
+
 static const struct step start_steps[] = {
 	{"prepare", run_prepare, NULL, undo_prepare},
 	{"start", run_start, NULL, run_kill},
@@ -223,10 +232,15 @@ static const struct step clean_steps[] = {
 	{"kill", run_kill, NULL, NULL},
 };
 
+static const struct step restart_steps[] = {
+	{"pause", run_pause, life_advance, NULL},
+};
+
 const struct job_info jobs[JOB_COUNT] = {
 	[JOB_NONE] = {"none", NULL, 0},
 	[JOB_START] = {"start", start_steps, ARRAY_SIZE(start_steps)},
 	[JOB_STOP] = {"stop", stop_steps, ARRAY_SIZE(stop_steps)},
 	[JOB_REMOVE] = {"remove", remove_steps, ARRAY_SIZE(remove_steps)},
 	[JOB_CLEAN] = {"clean", clean_steps, ARRAY_SIZE(clean_steps)},
+	[JOB_RESTART] = {"restart", restart_steps, ARRAY_SIZE(restart_steps)},
 };

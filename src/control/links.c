@@ -64,6 +64,8 @@ static const struct ipc_rule api_rules[] = {
 	{MSG_TYPE_msg_vm_list, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_object, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_vm_stop, 0, IPC_REQUEST, on_api_message},
+	{MSG_TYPE_msg_vm_patch, 0, IPC_REQUEST, on_api_message},
+	{MSG_TYPE_msg_vm_page, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_exec_open, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_policy_put, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_rule_list, 0, IPC_REQUEST, on_api_message},

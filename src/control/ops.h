@@ -12,6 +12,10 @@ void op_vm_delete(struct request *r);
 void op_vm_start(struct request *r);
 void op_vm_stop(struct request *r);
 void op_exec_open(struct request *r);
+/* ops_vm_patch.c, ops_session.c */
+void op_vm_patch(struct request *r);
+void op_vm_sessions(struct request *r);
+void op_vm_stats(struct request *r);
 /* ops_egress.c */
 void op_policy_get(struct request *r);
 void op_policy_put(struct request *r);
@@ -41,6 +45,11 @@ bool op_find_vm(struct request *r, uint64_t id, struct arena *a, struct store_vm
 void op_vm_row(struct request *r, const struct store_vm *vm);
 /* Whether the host and the workspace have room for one more of this size. False: answered. */
 bool op_admit_vm(struct request *r, const struct vm_spec *spec);
+
+/* No VM of the request's workspace that is not gone has the name. False: answered. */
+bool op_name_is_free(struct request *r, struct str name);
+/* A list of "k=v": how many, what they hold, no key twice. */
+int op_check_labels(struct str labels, struct error *reterr);
 
 /* A rule as asked for, in canonical form: its strings are in out. -EINVAL with a sentence that begins with the field.
  */

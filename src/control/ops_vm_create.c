@@ -25,18 +25,18 @@ static void creation_finish(struct creation *c)
 	arena_finish(&c->arena);
 }
 
-static int take_labels(const struct msg_vm_create *m, struct error *reterr)
+int op_check_labels(struct str labels, struct error *reterr)
 {
-	struct str labels = m->labels, item, key, value, others, other, other_key;
+	struct str rest = labels, item, key, value, others, other, other_key;
 	size_t n = 0;
 
-	while (wire_list_next(&labels, &item)) {
+	while (wire_list_next(&rest, &item)) {
 		if (++n > LABELS_MAX)
 			return error_set(reterr, -EINVAL, "labels must be at most %d", LABELS_MAX);
 		int r = label_parse(item, &key, &value, reterr);
 		if (r)
 			return r;
-		others = labels;
+		others = rest;
 		while (wire_list_next(&others, &other))
 			if (label_parse(other, &other_key, &value, NULL) == 0 && str_eq(key, other_key))
 				return error_set(reterr, -EINVAL, "labels hold %.*s twice", STR_ARG(key));
@@ -90,7 +90,7 @@ static int check(struct creation *c, const struct control *control, const struct
 		r = spec_check(&c->spec, reterr);
 	}
 	if (r == 0)
-		r = take_labels(m, reterr);
+		r = op_check_labels(m->labels, reterr);
 	return r ? r : take_rules(c, m, reterr);
 }
 
@@ -126,7 +126,7 @@ static bool has_room(struct request *r, const struct vm_spec *spec)
 	return op_admit_vm(r, spec);
 }
 
-static bool name_is_free(struct request *r, struct str name)
+bool op_name_is_free(struct request *r, struct str name)
 {
 	_cleanup_(arena_finish) struct arena a = {0};
 	struct msg_vm_list q = {.name = name, .limit = 20};
@@ -168,19 +168,18 @@ static void fill(struct creation *c, struct request *r, const struct row_image *
 			.labels = m->labels,
 			.created_at = now,
 			.updated_at = now,
+			.restart = m->restart,
 		},
 	};
 }
 
-/* The VM and its rules, or nothing. Its own policy is on the disk; without one, a power cut may lose the VM as a whole.
- */
+/* The VM and its rules, or nothing. On the disk before it is answered: a power cut does not take back a 201. */
 static int insert(struct creation *c, struct request *r)
 {
 	_cleanup_(store_tx_finish) struct store_tx tx = {0};
 	struct store *s = r->control->store;
-	bool own_policy = c->nrules || c->vm.egress_mode != 2 || !c->vm.egress_inherit;
 
-	int code = store_begin(s, own_policy ? STORE_FULL : STORE_NORMAL, &tx);
+	int code = store_begin(s, STORE_FULL, &tx);
 	if (code == 0)
 		code = store_vm_create(s, &c->vm);
 	for (size_t i = 0; code == 0 && i < c->nrules; i++) {
@@ -237,6 +236,7 @@ static bool on_record(struct request *r, const struct creation *c, const struct 
 	           : m->egress_mode    ? STR("warn")
 	                               : STR("enforce"));
 	detail_add(&d, "egress_inherit", m->egress_inherit ? STR("true") : STR("false"));
+	detail_add(&d, "restart", m->restart ? STR("always") : STR("never"));
 	detail_of_rules(&d, c);
 	return request_on_record(r, "vm", "create", r->new_id, &d);
 }
@@ -262,7 +262,7 @@ static void create(struct request *r, struct creation *c)
 		             "egress needs the scope egress:write; leave egress out, or use another key");
 		return;
 	}
-	if (!name_is_free(r, m->name) || !has_room(r, &c->spec) || !on_record(r, c, &image))
+	if (!op_name_is_free(r, m->name) || !has_room(r, &c->spec) || !on_record(r, c, &image))
 		return;
 	fill(c, r, &image);
 	int code = insert(c, r);

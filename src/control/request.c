@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <stdarg.h>
 
+#include "base/clock.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "control/auth.h"
 #include "control/links.h"
+#include "model/name.h"
 
 static struct ipc_peer *asker(const struct request *r)
 {
@@ -346,6 +348,37 @@ void request_receive(struct control *c, const struct ipc_msg *m)
 		r->entry->handle(r);
 }
 
+/* The workspace that root names, made when there is none. False: answered. Kept even when the key is then refused: an
+ * empty workspace holds nothing of anyone's. */
+static bool find_root_workspace(struct request *r, struct str name)
+{
+	_cleanup_(store_tx_finish) struct store_tx tx = {0};
+	_cleanup_(arena_finish) struct arena a = {0};
+	struct store *s = r->control->store;
+	struct store_workspace w = {.id = id_random(), .name = name, .created_at = real_ms()};
+	struct error e = {0};
+
+	r->workspace = r->control->default_workspace;
+	if (name.len == 0)
+		return true;
+	if (vm_name_check("workspace", name, &e)) {
+		request_fail(r, CODE_VALIDATION_ERROR, "%s", e.text);
+		return false;
+	}
+	int code = store_workspace_find(s, name, &a, &w);
+	if (code == -ENOENT) {
+		code = store_begin(s, STORE_FULL, &tx);
+		if (code == 0)
+			code = store_workspace_create(s, &w);
+		if (code == 0)
+			code = store_commit(&tx);
+	}
+	if (code)
+		request_fail_store(r, code, "workspace");
+	r->workspace = w.id;
+	return code == 0;
+}
+
 void request_receive_root_key(struct control *c, const struct ipc_msg *m)
 {
 	const struct msg_root_key_create *asked = IPC_RECORD(m, msg_root_key_create);
@@ -361,8 +394,9 @@ void request_receive_root_key(struct control *c, const struct ipc_msg *m)
 		return;
 	r->root = true;
 	r->who.op = OP_KEY_CREATE;
-	r->workspace = c->default_workspace;
 	r->scopes = SCOPE_ALL;
+	if (!find_root_workspace(r, asked->workspace))
+		return;
 	r->entry = op_entry_find(OP_KEY_CREATE);
 	r->entry->handle(r);
 }

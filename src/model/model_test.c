@@ -19,7 +19,8 @@ static void test_states(void **state)
 	assert_string_equal(vm_state_status(0), "");
 	assert_string_equal(vm_state_status(99), "");
 	assert_true(vm_state_may_follow(VM_STOPPED, VM_STARTING));
-	assert_false(vm_state_may_follow(VM_STARTING, VM_STOPPED)); /* a start that fails ends in failed */
+	assert_true(vm_state_may_follow(VM_STARTING, VM_FAILED));
+	assert_false(vm_state_may_follow(VM_CREATING, VM_STOPPED)); /* a start that fails ends in failed */
 	assert_false(vm_state_may_follow(VM_DESTROYED, VM_STARTING));
 	assert_int_equal(vm_states_of_status(STR("running")), VM_STATE_BIT(VM_RUNNING) | VM_STATE_BIT(VM_READY));
 	assert_int_equal(vm_states_of_detail(STR("stopping")), VM_STATE_BIT(VM_STOPPING));

@@ -10,6 +10,9 @@
 	O(VM_LIST, "GET", "/vms", VM_READ, "List VMs")                                                                 \
 	O(VM_GET, "GET", "/vms/:id", VM_READ, "Show a VM, or wait for it")                                             \
 	O(VM_DELETE, "DELETE", "/vms/:id", VM_ADMIN, "Destroy a VM")                                                   \
+	O(VM_PATCH, "PATCH", "/vms/:id", VM_ADMIN, "Change a VM's name, labels or restart")                            \
+	O(VM_SESSIONS, "GET", "/vms/:id/sessions", VM_READ, "When a VM ran, and what it used")                         \
+	O(VM_STATS, "GET", "/vms/:id/stats", VM_READ, "What a VM uses: cpu, memory, disk and network")                 \
 	O(VM_START, "POST", "/vms/:id/start", VM_ADMIN, "Start a VM")                                                  \
 	O(VM_STOP, "POST", "/vms/:id/stop", VM_ADMIN, "Stop a VM")                                                     \
 	O(VM_EXEC, "POST", "/vms/:id/exec", VM_RUN, "Run a command")                                                   \

@@ -11,7 +11,8 @@
 #define VM_STATE_TABLE(V)                                                                                              \
 	V(QUEUED, 1, "pending", "queued", VM_CREATING, VM_DESTROYING, VM_FAILED)                                       \
 	V(CREATING, 2, "pending", "creating", VM_STARTING, VM_DESTROYING, VM_FAILED)                                   \
-	V(STARTING, 3, "pending", "starting", VM_RUNNING, VM_READY, VM_DESTROYING, VM_FAILED)                          \
+	/* stopped: where a start that restart: always had in mind is called off */                                    \
+	V(STARTING, 3, "pending", "starting", VM_RUNNING, VM_READY, VM_STOPPED, VM_DESTROYING, VM_FAILED)              \
 	V(RUNNING, 4, "running", "running", VM_READY, VM_STOPPING, VM_STOPPED, VM_DESTROYING, VM_FAILED)               \
 	V(READY, 5, "running", "ready", VM_RUNNING, VM_STOPPING, VM_STOPPED, VM_DESTROYING, VM_FAILED)                 \
 	V(STOPPING, 6, "stopped", "stopping", VM_STOPPED, VM_DESTROYING, VM_FAILED)                                    \
@@ -32,6 +33,9 @@ bool vm_state_may_follow(unsigned from, unsigned to);
  * Empty text: all of them. */
 uint32_t vm_states_of_status(struct str status);
 uint32_t vm_states_of_detail(struct str detail);
+
+/* What follows an end that nobody asked iron for: nothing, or a start. The store keeps the number. */
+enum vm_restart { VM_RESTART_NEVER, VM_RESTART_ALWAYS };
 
 #define VM_STATE_BIT(state) (1U << (state))
 /* A QEMU of the VM may exist, so its memory counts. */

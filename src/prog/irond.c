@@ -17,8 +17,9 @@ const char irond_usage[] =
 	"  irond reload             read iron.yaml, the certificate and the images again\n"
 	"  irond image build NAME [--force]\n"
 	"                           make the image `base` or `mini`, unless there is one of the same inputs\n"
-	"  irond key create NAME [--scopes S,S] [--expires TIME]\n"
-	"                           make an API key of the default workspace and print it\n"
+	"  irond key create NAME [--workspace W] [--scopes S,S] [--expires TIME]\n"
+	"                           make an API key and print it; the workspace is the one of that name, made when\n"
+	"                           there is none, and `default` unless it is given\n"
 	"\n"
 	"  -c, --config FILE        instead of " CONF_DEFAULT_PATH "\n"
 	"      --libexec DIR        where the roles' programs are\n";
@@ -47,6 +48,7 @@ static int parse(int argc, char **argv, struct command_line *ret)
 {
 	static const struct option options[] = {
 		{"config", required_argument, NULL, 'c'},  {"libexec", required_argument, NULL, 'L'},
+		{"workspace", required_argument, NULL, 'w'},
 		{"scopes", required_argument, NULL, 's'},  {"expires", required_argument, NULL, 'e'},
 		{"foreground", no_argument, NULL, 'f'},    {"force", no_argument, NULL, 'F'},
 		{"help", no_argument, NULL, 'h'},          {"version", no_argument, NULL, 'V'},
@@ -62,6 +64,9 @@ static int parse(int argc, char **argv, struct command_line *ret)
 			break;
 		case 'L':
 			cl.libexec = optarg;
+			break;
+		case 'w':
+			cl.workspace = optarg;
 			break;
 		case 's':
 			cl.scopes = optarg;

@@ -4,7 +4,7 @@
 #include "conf/conf.h"
 
 struct command_line {
-	const char *conf, *libexec, *scopes, *expires;
+	const char *conf, *libexec, *scopes, *expires, *workspace;
 	bool foreground, force;
 	char **words;
 	int n;

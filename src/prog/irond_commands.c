@@ -127,12 +127,13 @@ static int parse_scopes(const char *text, uint32_t *ret)
 static int cmd_key(const struct command_line *cl, const struct conf *conf)
 {
 	char scopes[12], expires[24];
-	const char *words[] = {"key", NULL, scopes, expires, NULL};
+	const char *words[] = {"key", NULL, scopes, expires, cl->workspace ? cl->workspace : "", NULL};
 	struct error e = {0};
 	uint32_t bits = 0;
 	int64_t at = 0;
 
-	if (cl->n != 3 || strcmp(cl->words[1], "create") != 0 || strpbrk(cl->words[2], "\t\n")) {
+	if (cl->n != 3 || strcmp(cl->words[1], "create") != 0 || strpbrk(cl->words[2], "\t\n") ||
+	    strpbrk(words[4], "\t\n")) {
 		fputs(irond_usage, stderr);
 		return 2;
 	}

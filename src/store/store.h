@@ -65,6 +65,7 @@ struct store_workspace {
 };
 /* The one that the first start makes ("default", enforce). */
 int store_workspace_default(struct store *s, struct arena *a, struct store_workspace *ret);
+int store_workspace_find(struct store *s, struct str name, struct arena *a, struct store_workspace *ret);
 /* -EEXIST: the id or the name. */
 int store_workspace_create(struct store *s, const struct store_workspace *w);
 int store_workspace_get(struct store *s, uint64_t id, struct arena *a, struct store_workspace *ret);
@@ -117,7 +118,7 @@ int store_vm_create(struct store *s, const struct store_vm *vm);
 int store_vm_get(struct store *s, uint64_t workspace, uint64_t id, struct arena *a, struct store_vm *ret);
 /* Of any workspace: for what irond and iron-vm report. */
 int store_vm_lookup(struct store *s, uint64_t id, struct arena *a, struct store_vm *ret);
-/* Writes state, row.{name, status_reason, generation, updated_at, started_at, stopped_at}, egress_mode, egress_inherit, job
+/* Writes state, row.{name, status_reason, generation, updated_at, started_at, stopped_at, restart}, egress_mode, egress_inherit, job
  * and job_step. What else a VM has does not change. -EEXIST: the name. */
 int store_vm_update(struct store *s, const struct store_vm *vm);
 int store_vm_set_job(struct store *s, uint64_t id, uint32_t job, uint32_t step);
@@ -135,6 +136,37 @@ struct store_usage {
 	uint64_t vms, vcpus, memory_mib;
 };
 int store_vm_usage(struct store *s, uint64_t workspace, uint32_t states, struct store_usage *ret);
+
+/* --- what restart: always did, and how often --- */
+
+/* How many starts of it were noted since then. */
+int store_restarts_count(struct store *s, uint64_t vm, int64_t since, unsigned *ret);
+/* One more; those before `since` are forgotten. */
+int store_restart_note(struct store *s, uint64_t vm, int64_t now, int64_t since);
+
+/* --- sessions: a VM's runs, one a generation --- */
+
+#define STORE_SESSIONS_MAX 1000 /* a VM; the oldest go */
+/* Again for the same generation changes nothing. */
+int store_session_open(struct store *s, uint64_t vm, uint64_t generation, int64_t now);
+/* Of the one that is open; a number never becomes less. -ENOENT: there is none. */
+int store_session_sample(struct store *s, uint64_t vm, uint64_t generation, int64_t now, const struct rec_vm_usage *used);
+/* Ends it. used NULL: nothing more is known than the last sample. now 0: when it ended is not known either: when it was
+ * sampled last. 0 too when it has ended before (that holds) or there is none. reason: cut to 255 bytes. */
+int store_session_close(struct store *s, uint64_t vm, uint64_t generation, int64_t now, struct str reason,
+			const struct rec_vm_usage *used);
+/* Every one of this VM that is open, but that of `running` (0: none runs), in the same way without numbers. */
+int store_sessions_close(struct store *s, uint64_t vm, uint64_t running, struct str reason);
+/* A VM's newest. -ENOENT: it never ran. */
+int store_session_last(struct store *s, uint64_t vm, struct arena *a, struct row_session *ret);
+struct store_sessions {
+	struct row_session *v;
+	size_t n;
+	struct store_page page;
+};
+/* Newest first. limit 0: 50. duration_ms is that of those that have ended. -EINVAL: the cursor. */
+int store_sessions_list(struct store *s, uint64_t vm, struct str cursor, uint32_t limit, struct arena *a,
+			struct store_sessions *ret);
 
 /* --- egress rules: vm 0 is the workspace's own --- */
 

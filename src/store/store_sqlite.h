@@ -89,7 +89,8 @@ int query_begin_select(struct store *s, const struct select *q, struct arena *a,
 
 /* --- cursors: where a list goes on, bound to that list and its order --- */
 
-enum cursor_list { CURSOR_KEYS = 1, CURSOR_VMS, CURSOR_RULES, CURSOR_IMAGES, CURSOR_EVENTS, CURSOR_GENERALS };
+enum cursor_list { CURSOR_KEYS = 1, CURSOR_VMS, CURSOR_RULES, CURSOR_IMAGES, CURSOR_EVENTS, CURSOR_GENERALS,
+		   CURSOR_SESSIONS };
 #define CURSOR_FIELDS(F, T)                                                                                            \
 	F(T, u8, list, 0)                                                                                              \
 	F(T, u8, sort, 0)                                                                                              \

@@ -42,6 +42,17 @@ int store_workspace_get(struct store *s, uint64_t id, struct arena *a, struct st
 	return workspace_row(&q, ret);
 }
 
+int store_workspace_find(struct store *s, struct str name, struct arena *a, struct store_workspace *ret)
+{
+	_cleanup_(query_finish) struct query q = {0};
+	int r = query_begin(s, "SELECT id, name, mode, created_at FROM workspaces WHERE name = ?", a, &q);
+
+	if (r)
+		return r;
+	bind_str(&q, name);
+	return workspace_row(&q, ret);
+}
+
 int store_workspace_create(struct store *s, const struct store_workspace *w)
 {
 	_cleanup_(query_finish) struct query q = {0};

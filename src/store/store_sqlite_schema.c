@@ -52,6 +52,18 @@ static const struct step steps[] = {
 	 "  size_bytes INTEGER NOT NULL, created_at INTEGER NOT NULL,"
 	 "  present INTEGER NOT NULL CHECK (present IN (0, 1))) STRICT;"
 	 "CREATE INDEX images_name ON images (name, created_at) WHERE present = 1;"},
+	{2, "restart, sessions",
+	 "ALTER TABLE vms ADD COLUMN restart INTEGER NOT NULL DEFAULT 0 CHECK (restart IN (0, 1));"
+	 "CREATE TABLE vm_restarts ("
+	 "  vm INTEGER NOT NULL REFERENCES vms (id) ON DELETE CASCADE, at INTEGER NOT NULL) STRICT;"
+	 "CREATE INDEX vm_restarts_vm ON vm_restarts (vm, at);"
+	 "CREATE TABLE sessions ("
+	 "  id INTEGER PRIMARY KEY, vm INTEGER NOT NULL REFERENCES vms (id) ON DELETE CASCADE,"
+	 "  generation INTEGER NOT NULL, started_at INTEGER NOT NULL, ended_at INTEGER NOT NULL,"
+	 "  sampled_at INTEGER NOT NULL, end_reason TEXT NOT NULL, cpu_us INTEGER NOT NULL,"
+	 "  memory_peak_bytes INTEGER NOT NULL, disk_bytes INTEGER NOT NULL, disk_read_bytes INTEGER NOT NULL,"
+	 "  disk_written_bytes INTEGER NOT NULL, net_sent_bytes INTEGER NOT NULL,"
+	 "  net_received_bytes INTEGER NOT NULL, UNIQUE (vm, generation)) STRICT;"},
 };
 
 /* The index's tables are made anew, not migrated: with another number the file counts as damaged. */

@@ -6,7 +6,7 @@
 #define VM_COLUMNS                                                                                                     \
 	"SELECT v.id, v.workspace, v.name, v.state, v.status_reason, v.image, v.image_name, v.snapshot, v.parent,"     \
 	" v.generation, v.vcpus, v.memory_mib, v.disk_gib, v.public_key, v.egress_mode, v.egress_inherit, v.job,"      \
-	" v.job_step, v.created_at, v.updated_at, v.started_at, v.stopped_at FROM vms v WHERE "
+	" v.job_step, v.created_at, v.updated_at, v.started_at, v.stopped_at, v.restart FROM vms v WHERE "
 /* 0: what is alive; 1: failed, destroying or destroyed. */
 #define VM_RANK "(v.state IN (9, 10, 11))"
 
@@ -77,6 +77,7 @@ static int vm_columns(struct query *q, struct store_vm *ret)
 	row->updated_at = column_i64(q);
 	row->started_at = column_i64(q);
 	row->stopped_at = column_i64(q);
+	row->restart = column_u8(q);
 	row->status = str_of(vm_state_status(vm.state));
 	row->status_detail = str_of(vm_state_detail(vm.state));
 	int r = q->error ? q->error : labels_load(q->s, row->id, q->a, &row->labels);
@@ -118,6 +119,7 @@ static void bind_vm(struct query *q, const struct store_vm *vm)
 	bind_i64(q, row->updated_at);
 	bind_i64(q, row->started_at);
 	bind_i64(q, row->stopped_at);
+	bind_i64(q, row->restart);
 }
 
 int store_vm_create(struct store *s, const struct store_vm *vm)
@@ -126,8 +128,8 @@ int store_vm_create(struct store *s, const struct store_vm *vm)
 	int r = query_begin_write(s,
 				  "INSERT INTO vms (id, workspace, name, state, status_reason, image, image_name, snapshot,"
 				  " parent, generation, vcpus, memory_mib, disk_gib, public_key, egress_mode, egress_inherit,"
-				  " job, job_step, created_at, updated_at, started_at, stopped_at)"
-				  " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+				  " job, job_step, created_at, updated_at, started_at, stopped_at,"
+				  " restart) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
 				  &q);
 
 	if (r)
@@ -166,8 +168,8 @@ int store_vm_update(struct store *s, const struct store_vm *vm)
 	unsigned changed = 0;
 	int r = query_begin_write(s,
 				  "UPDATE vms SET name = ?, state = ?, status_reason = ?, generation = ?, egress_mode = ?,"
-				  " egress_inherit = ?, job = ?, job_step = ?, updated_at = ?, started_at = ?, stopped_at = ?"
-				  " WHERE id = ?",
+				  " egress_inherit = ?, job = ?, job_step = ?, updated_at = ?, started_at = ?, stopped_at = ?,"
+				  " restart = ? WHERE id = ?",
 				  &q);
 
 	if (r)
@@ -183,6 +185,7 @@ int store_vm_update(struct store *s, const struct store_vm *vm)
 	bind_i64(&q, vm->row.updated_at);
 	bind_i64(&q, vm->row.started_at);
 	bind_i64(&q, vm->row.stopped_at);
+	bind_i64(&q, vm->row.restart);
 	bind_u64(&q, vm->row.id);
 	r = query_run(&q, &changed);
 	return r ? r : changed ? 0 : -ENOENT;
