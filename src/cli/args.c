@@ -21,13 +21,48 @@ static const struct arg_option *find_short(const struct arg_option *options, cha
 	return NULL;
 }
 
+/* Whether value is one of those that "a|b|c" lists; every value is where nothing is listed. */
+static bool is_choice(const char *choices, const char *value)
+{
+	struct str rest = str_of(choices), one;
+
+	if (!strchr(choices, '|'))
+		return true;
+	while (str_split(&rest, '|', &one))
+		if (str_eq(one, str_of(value)))
+			return true;
+	return false;
+}
+
 static int take(struct args *a, const struct arg_option *o, const char *value, struct error *reterr)
 {
 	if (a->n_given == ARGS_MAX)
-		return error_set(reterr, -EINVAL, "too many options");
+		return error_set(reterr, -EINVAL, "more than %d options", ARGS_MAX);
+	if (value && !is_choice(o->value, value))
+		return error_set(reterr, -EINVAL, "--%s must be one of %s, not '%s'", o->name, o->value, value);
 	a->given[a->n_given].option = o;
 	a->given[a->n_given++].value = value;
 	return 0;
+}
+
+/* -abc: letters that take no value, and a last one that may. *ret_last is that one, *ret_value what follows it. */
+static int parse_letters(const struct arg_option *options, const char *word, struct args *a, const struct arg_option **ret_last,
+			 const char **ret_value, struct error *reterr)
+{
+	for (const char *p = word + 1;; p++) {
+		const struct arg_option *o = find_short(options, *p);
+		if (!o)
+			return error_set(reterr, -EINVAL, "unknown option -%c%s%s", *p, p == word + 1 && !p[1] ? "" : " in ",
+					 p == word + 1 && !p[1] ? "" : word);
+		if (o->value || !p[1]) {
+			*ret_last = o;
+			*ret_value = p[1] ? p + 1 : NULL;
+			return 0;
+		}
+		int r = take(a, o, NULL, reterr);
+		if (r)
+			return r;
+	}
 }
 
 /* One word that begins with a dash; *i is moved when its value is the next word. */
@@ -35,25 +70,25 @@ static int parse_option(const struct arg_option *options, int argc, char *const 
 			struct error *reterr)
 {
 	const char *word = argv[*i], *value = NULL;
-	const struct arg_option *o;
+	const struct arg_option *o = NULL;
 
 	if (word[1] == '-') {
 		struct str name = str_of(word + 2), head;
 		str_split(&name, '=', &head);
 		o = find_long(options, head);
 		value = name.p;
+		if (!o)
+			return error_set(reterr, -EINVAL, "unknown option %s", word);
 	} else {
-		o = find_short(options, word[1]);
-		if (o && word[2])
-			value = word + 2;
+		int r = parse_letters(options, word, a, &o, &value, reterr);
+		if (r)
+			return r;
 	}
-	if (!o)
-		return error_set(reterr, -EINVAL, "unknown option %s", word);
-	if (!o->takes_value && value)
+	if (!o->value && value)
 		return error_set(reterr, -EINVAL, "--%s takes no value", o->name);
-	if (o->takes_value && !value) {
+	if (o->value && !value) {
 		if (*i + 1 >= argc)
-			return error_set(reterr, -EINVAL, "--%s needs a value", o->name);
+			return error_set(reterr, -EINVAL, "--%s needs a value: --%s %s", o->name, o->name, o->value);
 		value = argv[++*i];
 	}
 	return take(a, o, value, reterr);
@@ -75,8 +110,8 @@ int args_parse(const struct arg_option *options, int argc, char *const *argv, st
 				return r;
 			continue;
 		}
-		if (a.n_words == ARGS_MAX)
-			return error_set(reterr, -EINVAL, "too many words");
+		if (a.n_words == WORDS_MAX)
+			return error_set(reterr, -EINVAL, "more than %d words", WORDS_MAX);
 		a.words[a.n_words++] = word;
 	}
 	*ret = a;

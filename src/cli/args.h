@@ -5,13 +5,17 @@
 
 #include "base/error.h"
 
+/* Help, the man page and completion are made of these. */
 struct arg_option {
-	const char *name; /* without dashes */
-	char letter;      /* 0: none */
-	bool takes_value;
+	const char *name;  /* without dashes */
+	char letter;       /* 0: none */
+	const char *value; /* what its value is called, NULL when it takes none. "a|b|c": one of these. VM, IMAGE, FILE, DIR … are
+			    * completed (completion.c) */
+	const char *about;
 };
 
 #define ARGS_MAX 128
+#define WORDS_MAX 1024
 
 struct args {
 	struct {
@@ -19,12 +23,13 @@ struct args {
 		const char *value; /* NULL where the option takes none */
 	} given[ARGS_MAX];
 	size_t n_given;
-	const char *words[ARGS_MAX];
+	const char *words[WORDS_MAX];
 	size_t n_words;
 	char *const *rest; /* after `--`, NULL-terminated; NULL when there was none */
 };
 
-/* options end with a NULL name. --name VALUE, --name=VALUE, -n VALUE, -nVALUE. -EINVAL with a sentence. */
+/* options end with a NULL name. --name VALUE, --name=VALUE, -n VALUE, -nVALUE, -abc for three that take none. -EINVAL with
+ * a sentence. */
 int args_parse(const struct arg_option *options, int argc, char *const *argv, struct args *ret, struct error *reterr);
 
 bool args_has(const struct args *a, const char *name);

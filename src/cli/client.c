@@ -8,8 +8,10 @@
 
 #include "base/buf.h"
 #include "base/text.h"
+#include "cli/client_internal.h"
 
 #define ANSWER_MAX ((size_t)64 << 20)
+#define TIMEOUT_S 90 /* the API holds no JSON call longer than 25 s */
 
 struct client {
 	const struct settings *settings;
@@ -17,8 +19,16 @@ struct client {
 	char *authority;
 	uint8_t pin[32];
 	char code[64];
-	long status;
+	long status, timeout_s;
+	int (*tick)(void *user);
+	void *tick_user;
 };
+
+static long timeout_of(const char *text)
+{
+	uint64_t v;
+	return text && str_parse_u64(str_of(text), 86400, &v) == 0 && v > 0 ? (long)v : TIMEOUT_S;
+}
 
 struct client *client_create(const struct settings *settings)
 {
@@ -26,6 +36,7 @@ struct client *client_create(const struct settings *settings)
 
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 	c->settings = settings;
+	c->timeout_s = timeout_of(getenv("IRON_API_TIMEOUT"));
 	const char *host = strstr(settings->url, "://") + 3;
 	c->authority = xstrndup(host, strcspn(host, "/"));
 	if (*settings->pin)
@@ -46,6 +57,12 @@ void reply_finish(struct reply *r)
 {
 	json_decref(r->body);
 	*r = (struct reply){0};
+}
+
+void client_set_tick(struct client *c, int (*tick)(void *), void *user)
+{
+	c->tick = tick;
+	c->tick_user = user;
 }
 
 const char *client_error_code(const struct client *c)
@@ -101,8 +118,17 @@ static CURLcode on_ssl_ctx(CURL *curl, void *ctx, void *user)
 	return CURLE_OK;
 }
 
-static void common_options(struct client *c, CURL *h)
+static int on_progress(void *user, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal, curl_off_t ulnow)
 {
+	const struct client *c = user;
+	return c->tick ? c->tick(c->tick_user) : 0;
+}
+
+void client_common_options(struct client *c, CURL *h)
+{
+	curl_easy_setopt(h, CURLOPT_NOPROGRESS, 0L);
+	curl_easy_setopt(h, CURLOPT_XFERINFOFUNCTION, on_progress);
+	curl_easy_setopt(h, CURLOPT_XFERINFODATA, c);
 	curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT, 10L);
 	curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -118,7 +144,7 @@ static void common_options(struct client *c, CURL *h)
 	}
 }
 
-static int no_answer(const struct client *c, CURLcode e, const char *detail, struct error *reterr)
+int client_no_answer(const struct client *c, CURLcode e, const char *detail, struct error *reterr)
 {
 	const char *why = detail && *detail ? detail : curl_easy_strerror(e);
 
@@ -129,24 +155,29 @@ static int no_answer(const struct client *c, CURLcode e, const char *detail, str
 		return error_set(reterr, -EIO,
 				 "%s shows a certificate that is not trusted (%s); tls_sha256 in ~/.config/iron/config.yaml names the one to trust",
 				 c->settings->url, why);
+	case CURLE_ABORTED_BY_CALLBACK:
+		return error_set(reterr, -EINTR, "interrupted");
+	case CURLE_OPERATION_TIMEDOUT:
+		return error_set(reterr, -EIO, "%s did not answer in time (%s); IRON_API_TIMEOUT=SECONDS waits longer", c->settings->url, why);
+	case CURLE_WRITE_ERROR:
+		return error_set(reterr, -EIO, "%s answered more than %zu MiB; is the URL right?", c->settings->url, ANSWER_MAX >> 20);
 	default:
 		return error_set(reterr, -EIO, "%s: %s", c->settings->url, why);
 	}
 }
 
-static struct curl_slist *headers_for(const struct client *c, bool with_body)
+struct curl_slist *client_headers(const struct client *c, const char *accept)
 {
 	_cleanup_free_ char *bearer = xasprintf("Authorization: Bearer %s", c->settings->key);
-	struct curl_slist *l = curl_slist_append(NULL, "Accept: application/json");
+	struct curl_slist *l = curl_slist_append(NULL, accept);
 
 	if (*c->settings->key)
 		l = curl_slist_append(l, bearer);
 	explicit_bzero(bearer, strlen(bearer));
-	l = curl_slist_append(l, "Expect:");
-	return with_body ? curl_slist_append(l, "Content-Type: application/json") : l;
+	return curl_slist_append(l, "Expect:");
 }
 
-static int parse_body(const struct client *c, const struct buf *in, struct reply *ret, struct error *reterr)
+int client_parse_body(const struct client *c, const struct buf *in, struct reply *ret, struct error *reterr)
 {
 	json_error_t e;
 
@@ -159,10 +190,20 @@ static int parse_body(const struct client *c, const struct buf *in, struct reply
 	return 0;
 }
 
+char *client_url(const struct client *c, const char *path)
+{
+	return xasprintf("%s/v1%s", c->settings->url, path);
+}
+
+long client_timeout_s(const struct client *c)
+{
+	return c->timeout_s;
+}
+
 int client_call(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret, struct error *reterr)
 {
 	_cleanup_(buf_finish) struct buf answer = BUF_MAX(ANSWER_MAX);
-	_cleanup_free_ char *url = xasprintf("%s/v1%s", c->settings->url, path);
+	_cleanup_free_ char *url = client_url(c, path);
 	_cleanup_free_ char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
 	char detail[CURL_ERROR_SIZE] = "";
 	struct reply reply = {0};
@@ -171,30 +212,48 @@ int client_call(struct client *c, const char *method, const char *path, json_t *
 		c->curl = curl_easy_init();
 	CURL *h = c->curl;
 	curl_easy_reset(h); /* the connection stays */
-	common_options(c, h);
-	struct curl_slist *headers = headers_for(c, body != NULL);
+	client_common_options(c, h);
+	struct curl_slist *headers = client_headers(c, "Accept: application/json");
+	if (body)
+		headers = curl_slist_append(headers, "Content-Type: application/json");
 	curl_easy_setopt(h, CURLOPT_URL, url);
 	curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, method);
 	curl_easy_setopt(h, CURLOPT_HTTPHEADER, headers);
 	curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, on_data);
 	curl_easy_setopt(h, CURLOPT_WRITEDATA, &answer);
 	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, detail);
-	curl_easy_setopt(h, CURLOPT_LOW_SPEED_LIMIT, 1L);
-	curl_easy_setopt(h, CURLOPT_LOW_SPEED_TIME, 300L);
+	curl_easy_setopt(h, CURLOPT_TIMEOUT, c->timeout_s);
 	if (strcmp(method, "GET") != 0)
 		curl_easy_setopt(h, CURLOPT_POSTFIELDS, text ? text : "");
 	CURLcode e = curl_easy_perform(h);
 	curl_slist_free_all(headers);
 	if (e != CURLE_OK)
-		return no_answer(c, e, detail, reterr);
+		return client_no_answer(c, e, detail, reterr);
 	curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, &reply.status);
-	int r = parse_body(c, &answer, &reply, reterr);
+	int r = client_parse_body(c, &answer, &reply, reterr);
 	if (r) {
 		reply_finish(&reply);
 		return r;
 	}
 	*ret = reply;
 	return 0;
+}
+
+/* -EREMOTEIO with the API's reason for a status of 400 or more. */
+int client_refusal(struct client *c, const struct reply *reply, struct error *reterr)
+{
+	const json_t *error = json_object_get(reply->body, "error");
+	const char *code = json_string_value(json_object_get(error, "code"));
+	const char *message = json_string_value(json_object_get(error, "message"));
+
+	c->status = reply->status;
+	snprintf(c->code, sizeof c->code, "%s", code ? code : "");
+	if (reply->status == 401)
+		return error_set(reterr, -EREMOTEIO, "%s; set IRON_API_KEY, or api_key in ~/.config/iron/config.yaml (sudo irond key create NAME makes one)",
+				 message ? message : "the key is not accepted");
+	if (message && *message)
+		return error_set(reterr, -EREMOTEIO, "%s", message);
+	return error_set(reterr, -EREMOTEIO, "%s answered %ld without a reason", c->settings->url, reply->status);
 }
 
 int client_ask(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret, struct error *reterr)
@@ -206,20 +265,12 @@ int client_ask(struct client *c, const char *method, const char *path, json_t *b
 	int r = client_call(c, method, path, body, &reply, reterr);
 	if (r)
 		return r;
-	if (reply.status < 400) {
-		*ret = reply;
-		reply = (struct reply){0};
-		return 0;
-	}
-	json_t *error = json_object_get(reply.body, "error");
-	const char *code = json_string_value(json_object_get(error, "code"));
-	const char *message = json_string_value(json_object_get(error, "message"));
-	c->status = reply.status;
-	snprintf(c->code, sizeof c->code, "%s", code ? code : "");
-	if (reply.status == 401)
-		return error_set(reterr, -EREMOTEIO, "%s; set IRON_API_KEY, or api_key in ~/.config/iron/config.yaml (sudo irond key create NAME makes one)",
-				 message ? message : "the key is not accepted");
-	return error_set(reterr, -EREMOTEIO, "%s", message ? message : "the API refused without a reason");
+	/* redirects are not followed: the key is for the API that was named */
+	if (reply.status < 200 || reply.status >= 300)
+		return client_refusal(c, &reply, reterr);
+	*ret = reply;
+	reply = (struct reply){0};
+	return 0;
 }
 
 int client_connect_raw(struct client *c, CURL **ret, struct error *reterr)
@@ -227,14 +278,14 @@ int client_connect_raw(struct client *c, CURL **ret, struct error *reterr)
 	char detail[CURL_ERROR_SIZE] = "";
 	CURL *h = curl_easy_init();
 
-	common_options(c, h);
+	client_common_options(c, h);
 	curl_easy_setopt(h, CURLOPT_URL, c->settings->url);
 	curl_easy_setopt(h, CURLOPT_CONNECT_ONLY, 1L);
 	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, detail);
 	CURLcode e = curl_easy_perform(h);
 	if (e != CURLE_OK) {
 		curl_easy_cleanup(h);
-		return no_answer(c, e, detail, reterr);
+		return client_no_answer(c, e, detail, reterr);
 	}
 	curl_easy_setopt(h, CURLOPT_ERRORBUFFER, NULL);
 	*ret = h;

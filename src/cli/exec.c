@@ -1,95 +1,13 @@
-/* exec: a command in a VM, live. Standard streams are carried over a WebSocket; with -t the local terminal is raw, its
- * size follows, and Ctrl-C is a byte like any other; without it Ctrl-C is sent as the signal. The exit code is the
- * command's; 125 when it could not be run. */
+/* exec: a command in a VM; and the table of the commands about commands. */
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <termios.h>
 
-#include "cli/command.h"
-#include "cli/ws.h"
+#include "cli/exec_internal.h"
+#include "cli/session.h"
 
-#define CHUNK ((size_t)16 << 10)
+#define KEPT ((size_t)1 << 20) /* of each stream, with --json; as the API's own buffered exec */
 
-static int signal_pipe[2] = {-1, -1};
-static struct termios saved_terminal;
-static bool terminal_is_raw;
-
-static void on_signal(int number)
-{
-	int e = errno;
-	unsigned char b = (unsigned char)number;
-	(void)!write(signal_pipe[1], &b, 1);
-	errno = e;
-}
-
-static void restore_terminal(void)
-{
-	if (terminal_is_raw)
-		tcsetattr(STDIN_FILENO, TCSADRAIN, &saved_terminal);
-	terminal_is_raw = false;
-}
-
-static int catch_signals(struct context *c, bool tty)
-{
-	static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH};
-	struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-
-	if (pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK))
-		return error_set(&c->error, -errno, "pipe: %s", strerror(errno));
-	for (size_t i = 0; i < ARRAY_SIZE(forwarded); i++)
-		if (forwarded[i] != SIGWINCH || tty)
-			sigaction(forwarded[i], &a, NULL);
-	return 0;
-}
-
-static void make_terminal_raw(void)
-{
-	struct termios raw;
-
-	if (tcgetattr(STDIN_FILENO, &saved_terminal))
-		return;
-	raw = saved_terminal;
-	cfmakeraw(&raw);
-	atexit(restore_terminal);
-	terminal_is_raw = tcsetattr(STDIN_FILENO, TCSADRAIN, &raw) == 0;
-}
-
-static struct winsize window_size(void)
-{
-	struct winsize w = {.ws_row = 24, .ws_col = 80};
-	struct winsize real;
-	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &real) == 0 && real.ws_row && real.ws_col)
-		w = real;
-	return w;
-}
-
-/* --- the request --- */
-
-static int add_environment(struct context *c, json_t *body)
-{
-	json_t *env = json_object();
-	const char *v;
-
-	for (size_t i = 0; (v = args_nth(&c->args, "env", i)); i++) {
-		const char *eq = strchr(v, '=');
-		if (!eq || eq == v) {
-			json_decref(env);
-			return error_set(&c->error, -EINVAL, "-e must be NAME=VALUE, not '%s'", v);
-		}
-		_cleanup_free_ char *name = xstrndup(v, (size_t)(eq - v));
-		json_object_set_new(env, name, json_string(eq + 1));
-	}
-	if (json_object_size(env))
-		json_object_set(body, "env", env);
-	json_decref(env);
-	return 0;
-}
-
-static int exec_body(struct context *c, bool tty, json_t *body)
+int exec_body(struct context *c, json_t *body)
 {
 	json_t *argv = json_array();
 	long timeout = 0;
@@ -108,197 +26,133 @@ static int exec_body(struct context *c, bool tty, json_t *body)
 		return -EINVAL;
 	if (timeout)
 		json_object_set_new(body, "timeout_s", json_integer(timeout));
-	if (tty) {
-		struct winsize w = window_size();
-		json_object_set_new(body, "tty", json_true());
-		json_object_set_new(body, "rows", json_integer(w.ws_row));
-		json_object_set_new(body, "cols", json_integer(w.ws_col));
-		const char *term = getenv("TERM");
-		if (term && *term) {
-			json_t *env = json_object_get(body, "env");
-			if (!env)
-				json_object_set_new(body, "env", env = json_object());
-			json_object_set_new(env, "TERM", json_string(term));
-		}
-	}
+	return add_pairs(c, body, "env", "env");
+}
+
+static int detach(struct context *c, const char *path, json_t *body)
+{
+	_cleanup_(reply_finish) struct reply r = {0};
+
+	json_object_set_new(body, "detach", json_true());
+	if (client_ask(c->client, "POST", path, body, &r, &c->error))
+		return EXIT_EXEC_FAILED;
+	const json_t *data = json_object_get(r.body, "data");
+	_cleanup_free_ char *id = out_escape(get_string(data, "exec_id"));
+	if (c->json)
+		out_json(data);
+	else
+		out_line("%s", id);
 	return 0;
 }
 
-/* --- the conversation --- */
-
-static int write_all(int fd, struct str s)
+/* What is not UTF-8 cannot be in JSON: each byte that does not fit is U+FFFD, as the API does it. */
+static json_t *as_text(const struct buf *b)
 {
-	while (s.len) {
-		ssize_t n = write(fd, s.p, s.len);
-		if (n < 0 && errno == EAGAIN) {
-			struct pollfd p = {.fd = fd, .events = POLLOUT};
-			poll(&p, 1, -1);
-			continue;
+	_cleanup_(buf_finish) struct buf text = BUF_MAX(4 * KEPT + 4);
+
+	for (size_t i = 0; i < b->len;) {
+		size_t n = MIN(b->len - i, (size_t)4), k = 1;
+		json_t *one = NULL;
+		for (; k <= n; k++) {
+			one = json_stringn((const char *)b->data + i, k);
+			if (one)
+				break;
 		}
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		s.p += n;
-		s.len -= (size_t)n;
+		if (one)
+			buf_append(&text, b->data + i, k);
+		else
+			buf_append_z(&text, "\xef\xbf\xbd");
+		i += one ? k : 1;
+		json_decref(one);
 	}
-	return 0;
+	return json_stringn(text.len ? (const char *)text.data : "", text.len);
 }
 
-static int send_stdin(struct ws *w, bool *open)
+static int exec_as_json(struct context *c, const char *path, const json_t *body, struct session *s)
 {
-	char chunk[CHUNK];
-	ssize_t n = read(STDIN_FILENO, chunk, sizeof chunk);
+	_cleanup_(buf_finish) struct buf out = BUF_MAX(KEPT), err = BUF_MAX(KEPT);
 
-	if (n > 0)
-		return ws_send(w, CHANNEL_STDIN, chunk, (size_t)n);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return 0;
-	*open = false;
-	return ws_send_control(w, json_pack("{s:s}", "type", "eof"));
-}
-
-static int send_signals(struct ws *w)
-{
-	static const struct {
-		int number;
-		const char *name;
-	} names[] = {{SIGINT, "INT"}, {SIGTERM, "TERM"}, {SIGHUP, "HUP"}, {SIGQUIT, "QUIT"}};
-	unsigned char b;
-
-	while (read(signal_pipe[0], &b, 1) == 1) {
-		int r = 0;
-		if (b == SIGWINCH) {
-			struct winsize size = window_size();
-			r = ws_send_control(w, json_pack("{s:s, s:i, s:i}", "type", "resize", "rows", size.ws_row, "cols", size.ws_col));
-		}
-		for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-			if (names[i].number == b)
-				r = ws_send_control(w, json_pack("{s:s, s:s}", "type", "signal", "signal", names[i].name));
-		if (r)
-			return r;
-	}
-	return 0;
-}
-
-/* >= 0: the command's exit code. -EAGAIN: go on. */
-static int on_control(struct context *c, struct str text)
-{
-	json_t *m = json_loadb(text.p, text.len, JSON_REJECT_DUPLICATES, NULL);
-	const char *type = get_string(m, "type");
-	int code = -EAGAIN;
-
-	if (strcmp(type, "exit") == 0) {
-		code = (int)json_integer_value(json_object_get(m, "exit_code")) & 255;
-		if (json_is_true(json_object_get(m, "timed_out")))
-			error_set(&c->error, -ETIMEDOUT, "the command was ended at its time limit");
-	} else if (strcmp(type, "error") == 0) {
-		const char *message = get_string(m, "message");
-		code = EXIT_EXEC_FAILED;
-		error_set(&c->error, -EREMOTEIO, "%s", *message ? message : get_string(m, "code"));
-	}
-	json_decref(m);
+	s->out = &out;
+	s->err = &err;
+	int code = session_run(c, path, body, s);
+	if (code == EXIT_EXEC_FAILED && *c->error.text)
+		return code;
+	json_t *o = json_pack("{s:i, s:o, s:o, s:b, s:b}", "exit_code", code, "stdout", as_text(&out), "stderr", as_text(&err), "timed_out",
+			      s->timed_out, "truncated", s->truncated);
+	out_json(o);
+	json_decref(o);
 	return code;
 }
 
-/* What has come; as on_control. */
-static int receive(struct context *c, struct ws *w)
+static int exec_live(struct context *c, const char *path, json_t *body)
 {
-	enum channel channel;
-	struct str data;
-	int r;
+	struct session s = {.tty = args_has(&c->args, "tty"), .input = !args_has(&c->args, "no-stdin")};
 
-	while ((r = ws_receive(w, &channel, &data, &c->error)) == 1) {
-		if (channel == CHANNEL_CONTROL) {
-			r = on_control(c, data);
-			if (r != -EAGAIN)
-				return r;
-		} else if (write_all(channel == CHANNEL_STDERR ? STDERR_FILENO : STDOUT_FILENO, data)) {
-			return 128 + SIGPIPE;
-		}
-	}
-	if (r == 0)
-		return -EAGAIN;
-	error_set(&c->error, r, "the connection ended before the command did");
-	return EXIT_EXEC_FAILED;
-}
-
-static int converse(struct context *c, struct ws *w, bool with_stdin)
-{
-	for (;;) {
-		int code = receive(c, w);
-		if (code != -EAGAIN)
-			return code;
-		bool full = ws_wants_write(w);
-		struct pollfd p[] = {{.fd = ws_fd(w), .events = full ? POLLIN | POLLOUT : POLLIN},
-				     {.fd = signal_pipe[0], .events = POLLIN},
-				     {.fd = with_stdin && !full ? STDIN_FILENO : -1, .events = POLLIN}};
-		if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
-			return EXIT_EXEC_FAILED;
-		int r = ws_flush(w);
-		if (r == 0 && p[1].revents)
-			r = send_signals(w);
-		if (r == 0 && p[2].revents)
-			r = send_stdin(w, &with_stdin);
-		if (r) {
-			/* what the other side said before it went is worth more than that it went */
-			code = receive(c, w);
-			return code == -EAGAIN ? EXIT_EXEC_FAILED : code;
-		}
-	}
+	if (s.tty)
+		session_add_terminal(body);
+	int code = c->json ? exec_as_json(c, path, body, &s) : session_run(c, path, body, &s);
+	if (s.left)
+		error_set(&c->error, -EINTR, "hung up; the command got SIGHUP");
+	return code;
 }
 
 static int run_exec(struct context *c)
 {
-	bool tty = args_has(&c->args, "tty");
-	json_t *body = json_object();
-	struct ws *w = NULL;
-	char id[24];
+	bool tty = args_has(&c->args, "tty"), detached = args_has(&c->args, "detach");
+	_cleanup_free_ char *path = NULL;
 
 	if (!c->args.rest || !*c->args.rest) {
-		json_decref(body);
 		error_set(&c->error, -EINVAL, "say what to run after `--`: iron exec VM -- COMMAND");
 		return EXIT_USAGE;
 	}
-	if (tty && !isatty(STDIN_FILENO)) {
-		json_decref(body);
-		error_set(&c->error, -ENOTTY, "-t needs a terminal as standard input");
+	if (tty && !detached && (!isatty(STDIN_FILENO) || c->json)) {
+		error_set(&c->error, -ENOTTY, c->json ? "-t and --json do not go together" : "-t needs a terminal as standard input");
 		return EXIT_USAGE;
 	}
-	int r = add_environment(c, body);
-	if (r == 0)
-		r = exec_body(c, tty, body);
-	if (r == 0)
-		r = resolve_vm(c, c->args.words[0], id);
-	if (r == 0)
-		r = catch_signals(c, tty);
-	if (r == 0) {
-		_cleanup_free_ char *path = xasprintf("/vms/%s/exec", id);
-		r = ws_open(c->client, path, body, &w, &c->error);
+	json_t *body = json_object();
+	int code = exec_body(c, body) ? EXIT_USAGE : 0;
+	if (code == 0) {
+		path = vm_path(c, c->args.words[0], "/exec");
+		code = path ? 0 : EXIT_EXEC_FAILED;
 	}
+	if (code == 0 && detached && tty)
+		session_add_terminal(body);
+	if (code == 0)
+		code = detached ? detach(c, path, body) : exec_live(c, path, body);
 	json_decref(body);
-	if (r)
-		return EXIT_EXEC_FAILED;
-	if (tty)
-		make_terminal_raw();
-	int code = converse(c, w, true);
-	restore_terminal();
-	ws_destroy(w);
 	return code;
 }
 
-static const struct arg_option options[] = {{"tty", 't', false},    {"user", 'u', true}, {"workdir", 'w', true},
-					    {"env", 'e', true}, {"timeout", 0, true}, {0}};
+static const struct arg_option exec_options[] = {{"tty", 't', NULL, "with a terminal"},
+						 {"detach", 'd', NULL, "let it run on; prints its id, for ps, logs, attach and kill"},
+						 EXEC_OPTIONS,
+						 {"no-stdin", 0, NULL, "do not send standard input"},
+						 {0}};
+
+#define CODES "Exit code: the command's own (128 + N when signal N ended it); 124 when\n--timeout did; 125 when it could not be run, or the connection to it was lost.\n"
 
 const struct command exec_commands[] = {
 	{"exec", "VM -- COMMAND…", "run a command in a VM; its exit code is this one's",
-	 "  -t, --tty           with a terminal\n"
-	 "  -u, --user USER     as this user (agent)\n"
-	 "  -w, --workdir DIR   in this directory\n"
-	 "  -e, --env K=V       an environment variable; may be repeated\n"
-	 "  --timeout S         end the command after this long\n\n"
-	 "Exit code 125: the command could not be run.\n\n"
-	 "Examples:\n  iron exec demo -- git --version\n  iron exec -t demo -- bash\n  tar c src | iron exec demo -- tar x -C /tmp\n",
-	 options, 1, 1, true, run_exec},
+	 "Standard input, output and error are the command's. Ctrl-C, SIGTERM, SIGHUP and\n"
+	 "SIGQUIT go to it as signals; the third Ctrl-C within five seconds hangs up.\n"
+	 "With -t keys go to it as they are, and after a newline ~. hangs up.\n"
+	 "With --json, one document: exit_code, stdout, stderr (1 MiB each).\n\n" CODES,
+	 "iron exec demo -- git --version\niron exec -t demo -- bash\niron exec demo -w /srv -e CI=1 -- make -j4\n"
+	 "tar c src | iron exec demo -- tar x -C /tmp\nid=$(iron exec -d demo -- make world) && iron logs -f demo $id\n",
+	 exec_options, 1, 1, TAKES_REST | RUNS, run_exec},
+	{"ps", "VM", "list what runs in a VM by exec, and what ran last", "A VM keeps what runs and the last 64 that ended.\n",
+	 "iron ps demo\niron ps demo --running -q\n", ps_options, 1, 1, 0, run_ps},
+	{"attach", "VM EXEC", "join a command that runs detached; its exit code is this one's",
+	 "What it wrote lately is shown first. With a terminal of its own, keys go to it\n"
+	 "as they are, and after a newline ~. leaves; else Ctrl-C leaves. It runs on.\n\n" CODES,
+	 "iron attach demo exec_0c3n9m5k2r7tq\niron attach demo make --no-stdin\n", attach_options, 2, 2, RUNS | BYTES, run_attach},
+	{"logs", "VM EXEC", "print what a command wrote: the last 8 MiB are kept", NULL,
+	 "iron logs demo exec_0c3n9m5k2r7tq\niron logs -f demo make\n", logs_options, 2, 2, 0, run_logs},
+	{"kill", "VM EXEC", "send a signal to a command that runs detached",
+	 NULL, "iron kill demo make\niron kill demo exec_0c3n9m5k2r7tq -s HUP\niron kill demo make --remove\n", kill_options, 2, 2, 0, run_kill},
+	{"run", "-- COMMAND…", "run a command in a VM of its own, which is destroyed behind it",
+	 "The VM is destroyed however the command ends, also on Ctrl-C.\n\n" CODES,
+	 "iron run -- sh -c 'git clone https://git.example.com/x && make -C x'\niron run --image base --out out/report.html --out 'log:run.log' -- ./report\n",
+	 run_options, 0, 0, TAKES_REST | RUNS | BYTES, run_run},
 	{0},
 };

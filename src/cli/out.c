@@ -1,13 +1,33 @@
 #include "cli/out.h"
 
+#include <errno.h>
 #include <stdarg.h>
-#include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
 #include <wchar.h>
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "cli/out_internal.h"
+
+static bool be_quiet, be_wide;
+
+void out_configure(bool quiet, bool wide)
+{
+	be_quiet = quiet;
+	be_wide = wide;
+}
+
+bool out_is_quiet(void)
+{
+	return be_quiet;
+}
+
+bool out_is_wide(void)
+{
+	return be_wide;
+}
 
 char *out_escape(const char *text)
 {
@@ -25,9 +45,35 @@ void out_line(const char *fmt, ...)
 	putchar('\n');
 }
 
+void out_done(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (be_quiet)
+		return;
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+	putchar('\n');
+}
+
+void out_warn(const char *fmt, ...)
+{
+	char text[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	_cleanup_free_ char *safe = out_escape(text);
+	fflush(stdout);
+	fprintf(stderr, "iron: %s\n", safe);
+}
+
 void out_json(const json_t *value)
 {
-	json_dumpf(value, stdout, isatty(STDOUT_FILENO) ? JSON_INDENT(2) | JSON_ENSURE_ASCII : JSON_COMPACT | JSON_ENSURE_ASCII);
+	bool pretty = isatty(STDOUT_FILENO);
+	json_dumpf(value, stdout, (pretty ? JSON_INDENT(2) : JSON_COMPACT) | JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
 	putchar('\n');
 	fflush(stdout);
 }
@@ -38,75 +84,114 @@ const char *get_string(const json_t *object, const char *name)
 	return s ? s : "";
 }
 
-/* What the locale cannot tell counts one a byte. */
-size_t out_width(const char *s)
+long long get_integer(const json_t *object, const char *name)
 {
-	wchar_t wide[1024];
-	size_t n = mbstowcs(wide, s, ARRAY_SIZE(wide));
-	int w = n == (size_t)-1 || n == ARRAY_SIZE(wide) ? -1 : wcswidth(wide, n);
-	return w < 0 ? strlen(s) : (size_t)w;
+	return (long long)json_integer_value(json_object_get(object, name));
 }
 
-static size_t terminal_width(void)
+/* --- the terminal --- */
+
+size_t out_window(int fd)
 {
 	struct winsize w;
-	if (!isatty(STDOUT_FILENO) || ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) || w.ws_col < 20)
+
+	if (!isatty(fd))
 		return SIZE_MAX;
-	return w.ws_col;
+	return ioctl(fd, TIOCGWINSZ, &w) || w.ws_col == 0 ? 80 : MAX(w.ws_col, 10);
 }
 
-void table_init(struct table *t, size_t columns, const char *const *titles)
+bool out_color(void)
 {
-	*t = (struct table){.columns = columns};
-	for (size_t i = 0; i < columns; i++)
-		table_cell(t, titles[i]);
+	const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+	return isatty(STDOUT_FILENO) && !(no && *no) && !(term && strcmp(term, "dumb") == 0);
 }
 
-void table_cell(struct table *t, const char *text)
+const char *out_state_style(const char *state)
 {
-	if (t->n == t->cap) {
-		t->cap = t->cap ? t->cap * 2 : 64;
-		t->cells = xrealloc(t->cells, t->cap * sizeof *t->cells);
+	static const struct {
+		const char *state, *style;
+	} styles[] = {{"ready", "32"},  {"running", "32"}, {"ok", "32"},     {"allowed", "32"}, {"allow", "32"}, {"failed", "31"},
+		      {"denied", "31"}, {"deny", "31"},	   {"blocked", "31"}, {"warn", "33"},	 {"queued", "33"}, {"creating", "33"},
+		      {"starting", "33"}, {"stopping", "33"}, {"destroying", "33"}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(styles); i++)
+		if (strcmp(styles[i].state, state) == 0)
+			return styles[i].style;
+	return "";
+}
+
+/* One character at *s: its width, and *s moved past it. A byte that the locale cannot tell counts one. */
+static size_t next_width(const char **s)
+{
+	mbstate_t state = {0};
+	wchar_t c;
+	size_t n = mbrtowc(&c, *s, MB_CUR_MAX, &state);
+
+	if (n == 0 || n > MB_CUR_MAX) {
+		(*s)++;
+		return 1;
 	}
-	t->cells[t->n++] = text && *text ? out_escape(text) : xstrdup("-");
+	*s += n;
+	int w = wcwidth(c);
+	return w < 0 ? 1 : (size_t)w;
 }
 
-/* The last column may be longer than what is left of the line: cut at a character's start. */
-static int cut(const char *s, size_t room)
+size_t out_width(const char *s)
 {
-	size_t n = strlen(s);
-	if (room == SIZE_MAX || out_width(s) <= room)
-		return (int)n;
-	n = MIN(n, room);
-	while (n && ((unsigned char)s[n] & 0xc0) == 0x80)
-		n--;
-	return (int)n;
+	size_t w = 0;
+	while (*s)
+		w += next_width(&s);
+	return w;
 }
 
-void table_print(const struct table *t)
+char *out_cut(const char *text, size_t width)
 {
-	size_t widths[32] = {0}, total = terminal_width();
+	const char *s = text, *end = text;
+	size_t w = 0;
 
-	for (size_t i = 0; i < t->n; i++)
-		widths[i % t->columns] = MAX(widths[i % t->columns], out_width(t->cells[i]));
-	for (size_t i = 0; i < t->n; i++) {
-		size_t column = i % t->columns, used = 0;
-		for (size_t k = 0; k < column; k++)
-			used += widths[k] + 2;
-		if (column + 1 == t->columns)
-			printf("%.*s\n", cut(t->cells[i], total == SIZE_MAX ? total : total > used ? total - used : 1), t->cells[i]);
-		else
-			printf("%s%*s", t->cells[i], (int)(widths[column] + 2 - out_width(t->cells[i])), "");
+	if (out_width(text) <= width)
+		return xstrdup(text);
+	while (*s) {
+		w += next_width(&s);
+		if (w + 1 > width)
+			break;
+		end = s;
 	}
+	const char *more = width == 0 ? "" : MB_CUR_MAX > 1 ? "…" : "~";
+	return xasprintf("%.*s%s", (int)(end - text), text, more);
 }
 
-void table_finish(struct table *t)
+void out_field(const char *name, const char *value)
 {
-	for (size_t i = 0; i < t->n; i++)
-		free(t->cells[i]);
-	free(t->cells);
-	*t = (struct table){0};
+	if (!value || !*value)
+		return;
+	_cleanup_free_ char *n = out_escape(name), *v = out_escape(value);
+	size_t room = out_window(STDOUT_FILENO), pad = MAX(out_width(n) + 1, (size_t)18);
+	printf("%s%*s", n, (int)(pad - out_width(n)), "");
+	/* a long value goes on below its own beginning */
+	for (const char *p = v; room != SIZE_MAX && room > pad + 10 && out_width(p) > room - pad;) {
+		const char *line = p, *blank = NULL;
+		size_t w = 0;
+		while (w + 2 <= room - pad) {
+			if (*p == ' ')
+				blank = p;
+			w += next_width(&p);
+		}
+		if (blank && blank > line)
+			p = blank;
+		printf("%.*s\n%*s", (int)(p - line), line, (int)pad, "");
+		p += strspn(p, " ");
+		if (out_width(p) <= room - pad) {
+			printf("%s\n", p);
+			return;
+		}
+		memmove(v, p, strlen(p) + 1);
+		p = v;
+	}
+	printf("%s\n", v);
 }
+
+/* --- values --- */
 
 char *out_age(const json_t *value)
 {
@@ -128,45 +213,44 @@ char *out_age(const json_t *value)
 	return s < 3600 ? xasprintf("%d min ago", (int)s / 60) : xasprintf("%d h ago", (int)s / 3600);
 }
 
-char *out_bytes(const json_t *value)
+char *out_size(double v)
 {
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-	double v = json_number_value(value);
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
 	size_t u = 0;
 
-	if (!json_is_number(value))
-		return xstrdup("-");
 	for (; v >= 1024 && u + 1 < ARRAY_SIZE(units); u++)
 		v /= 1024;
 	return xasprintf(u ? "%.1f %s" : "%.0f %s", v, units[u]);
 }
 
-void progress_start(struct progress *p, const char *title)
+char *out_bytes(const json_t *value)
 {
-	*p = (struct progress){.title = title, .start_ms = mono_ms()};
+	return json_is_number(value) ? out_size(json_number_value(value)) : xstrdup("-");
 }
 
-double progress_seconds(const struct progress *p)
+char *out_duration(uint64_t ms)
 {
-	return (double)(mono_ms() - p->start_ms) / 1000;
+	unsigned long long s = ms / 1000;
+
+	if (s < 60)
+		return xasprintf("%.1f s", (double)ms / 1000);
+	return s < 3600 ? xasprintf("%llu min %llu s", s / 60, s % 60) : xasprintf("%llu h %llu min", s / 3600, s % 3600 / 60);
 }
 
-void progress_tick(struct progress *p, const char *detail)
+char *out_join(const json_t *list, const char *between)
 {
-	uint64_t now = mono_ms();
+	_cleanup_(buf_finish) struct buf b = {0};
+	const json_t *v;
+	size_t i;
 
-	if (!isatty(STDERR_FILENO) || now - p->start_ms < 300 || now - p->drawn_ms < 100)
-		return;
-	_cleanup_free_ char *safe = out_escape(detail);
-	fprintf(stderr, "\r\033[K%s %.1f s  %s", p->title, progress_seconds(p), safe);
-	fflush(stderr);
-	p->drawn_ms = now;
-	p->shown = true;
-}
-
-void progress_end(struct progress *p)
-{
-	if (p->shown)
-		fprintf(stderr, "\r\033[K");
-	p->shown = false;
+	json_array_foreach(list, i, v)
+	{
+		if (i)
+			buf_append_z(&b, between);
+		if (json_is_integer(v))
+			buf_printf(&b, "%lld", (long long)json_integer_value(v));
+		else
+			buf_append_z(&b, json_string_value(v) ? json_string_value(v) : "");
+	}
+	return buf_take_z(&b);
 }
