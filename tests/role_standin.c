@@ -180,6 +180,7 @@ static const struct ipc_rule rules[] = {
 	{MSG_TYPE_msg_images_end, 0, IPC_NOTICE, on_any},
 	{MSG_TYPE_msg_vm_exited, 0, IPC_NOTICE, on_any},
 	{MSG_TYPE_msg_root_key_create, 0, IPC_REQUEST, on_any},
+	{MSG_TYPE_msg_root_workspaces_get, 0, IPC_REQUEST, on_ping},
 };
 
 static void on_closed(struct ipc_peer *peer, const char *reason, void *user)

@@ -109,5 +109,8 @@ def test_workspaces_side_by_side(iron):
     assert theirs["id"] not in [v["id"] for v in iron.call("GET", "/vms")]
     rows = [line.split() for line in iron.irond("status").splitlines() if line.startswith("iron-egress")]
     assert len(rows) == 2, rows
+    listed = {line.split()[2].rstrip(":"): line for line in iron.irond("status").splitlines() if line.startswith("workspace")}
+    assert set(listed) == {"default", "team-b"} and me["workspace_id"] in listed["team-b"]
+    assert listed["team-b"].endswith("1 VMs, 1 running, 2 keys") or listed["team-b"].endswith("1 VMs, 0 running, 2 keys")
     for vm, k in ((mine, iron.key), (theirs, key)):
         iron.call("DELETE", f"/vms/{vm['id']}?force=true", status=204, key=k)

@@ -20,6 +20,7 @@
 #define MAX_CONNECTIONS 32
 #define MAX_WORDS 5
 #define KEY_TIMEOUT_MS 10000
+#define WORKSPACES_TIMEOUT_MS 2000
 
 struct conn {
 	struct ctl_server *server;
@@ -85,6 +86,25 @@ static void put_role(struct conn *c, const struct role_info *r)
 	say(c, "text", line);
 }
 
+/* iron-control's to know; a status without them is one too. */
+static bool on_workspaces(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	struct conn *c = user;
+	char line[200], id[ID_TEXT_SIZE];
+
+	if (!m || m->info->type != MSG_TYPE_msg_root_workspace) {
+		c->owed = false;
+		answer(c, 0, "");
+		return true;
+	}
+	const struct msg_root_workspace *w = IPC_RECORD(m, msg_root_workspace);
+	id_format("ws_", w->id, id);
+	snprintf(line, sizeof line, "workspace     %-18s %.*s: %lu VMs, %lu running, %lu keys", id, STR_ARG(w->name), w->vms,
+		 w->running, w->keys);
+	say(c, "text", line);
+	return false;
+}
+
 static void on_status(const struct role_info *roles, size_t n, void *user)
 {
 	struct conn *c = user;
@@ -104,6 +124,11 @@ static void on_status(const struct role_info *roles, size_t n, void *user)
 	say(c, "text", line);
 	for (size_t i = 0; i < n; i++)
 		put_role(c, &roles[i]);
+	c->owed = true;
+	if (ipc_call(role_peer(b->control), MSG_TYPE_msg_root_workspaces_get, &(struct msg_root_workspaces_get){}, NULL, 0,
+		     WORKSPACES_TIMEOUT_MS, on_workspaces, c) == 0)
+		return;
+	c->owed = false;
 	answer(c, 0, "");
 }
 

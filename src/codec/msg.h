@@ -92,6 +92,8 @@
 	M(97, row_host, 0)                                                                                             \
 	M(98, row_role, 0)                                                                                             \
 	M(122, row_session, 0)                                                                                         \
+	M(124, msg_root_workspaces_get, 0)                                                                             \
+	M(125, msg_root_workspace, 0)                                                                                  \
 	M(123, row_stats, 0)                                                                                           \
 	M(99, row_me, 0)                                                                                               \
 	/* the record, read: iron-api -> iron-control, and its rows */                                                 \

@@ -184,6 +184,12 @@ WIRE_DECLARE(msg_vm_exited, MSG_VM_EXITED_FIELDS);
 #define MSG_ROOT_KEY_CREATE_FIELDS(F, T)                                                                               \
 	F(T, str, name, 63) F(T, u32, scopes, 0) F(T, i64, expires_at, 0) F(T, str, workspace, 63)
 WIRE_DECLARE(msg_root_key_create, MSG_ROOT_KEY_CREATE_FIELDS);
+/* For `irond status`: one msg_root_workspace each, oldest first, then msg_result. vms: those that are not destroyed. */
+#define MSG_ROOT_WORKSPACES_GET_FIELDS(F, T)
+WIRE_DECLARE(msg_root_workspaces_get, MSG_ROOT_WORKSPACES_GET_FIELDS);
+#define MSG_ROOT_WORKSPACE_FIELDS(F, T)                                                                                \
+	F(T, u64, id, 0) F(T, str, name, 63) F(T, u64, vms, 0) F(T, u64, running, 0) F(T, u64, keys, 0)
+WIRE_DECLARE(msg_root_workspace, MSG_ROOT_WORKSPACE_FIELDS);
 
 /* --- iron-control -> irond, at its start --- */
 

@@ -43,6 +43,17 @@ static void on_images_end(struct control *c)
 	c->nimages = 0;
 }
 
+static void send_workspaces(struct control *c, struct ipc_peer *irond, uint32_t txn)
+{
+	_cleanup_(arena_finish) struct arena a = {0};
+	struct store_workspaces all = {0};
+
+	int r = store_workspaces_all(c->store, &a, &all);
+	for (size_t i = 0; i < all.n; i++)
+		ipc_reply(irond, txn, MSG_TYPE_msg_root_workspace, &all.v[i], NULL, 0);
+	ipc_reply_result(irond, txn, r, r ? "the database cannot be read" : "", 0);
+}
+
 static void on_irond(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 {
 	struct control *c = user;
@@ -56,6 +67,9 @@ static void on_irond(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 		break;
 	case MSG_TYPE_msg_vm_exited:
 		lives_on_exited(c->lives, IPC_RECORD(m, msg_vm_exited));
+		break;
+	case MSG_TYPE_msg_root_workspaces_get:
+		send_workspaces(c, p, m->txn);
 		break;
 	case MSG_TYPE_msg_root_key_create:
 		request_receive_root_key(c, m);

@@ -69,6 +69,12 @@ int store_workspace_find(struct store *s, struct str name, struct arena *a, stru
 /* -EEXIST: the id or the name. */
 int store_workspace_create(struct store *s, const struct store_workspace *w);
 int store_workspace_get(struct store *s, uint64_t id, struct arena *a, struct store_workspace *ret);
+/* All of them, oldest first, with what they hold. */
+struct store_workspaces {
+	struct msg_root_workspace *v;
+	size_t n;
+};
+int store_workspaces_all(struct store *s, struct arena *a, struct store_workspaces *ret);
 int store_workspace_set_mode(struct store *s, uint64_t id, uint8_t mode);
 
 /* A number that was never given before: the versions of policies. */

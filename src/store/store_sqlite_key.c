@@ -53,6 +53,35 @@ int store_workspace_find(struct store *s, struct str name, struct arena *a, stru
 	return workspace_row(&q, ret);
 }
 
+int store_workspaces_all(struct store *s, struct arena *a, struct store_workspaces *ret)
+{
+	_cleanup_(query_finish) struct query q = {0};
+	struct store_workspaces all = {0};
+	size_t cap = 0;
+	int r = query_begin(s,
+			    "SELECT id, name,"
+			    " (SELECT count(*) FROM vms WHERE workspace = w.id AND state NOT IN (9, 10)),"
+			    " (SELECT count(*) FROM vms WHERE workspace = w.id AND state IN (4, 5)),"
+			    " (SELECT count(*) FROM keys WHERE workspace = w.id AND revoked_at = 0)"
+			    " FROM workspaces w ORDER BY created_at, id",
+			    a, &q);
+
+	while (r == 0 && (r = query_step(&q)) > 0) {
+		struct msg_root_workspace *w = rows_push(a, (void **)&all.v, &all.n, &cap, sizeof *w);
+		if (!w)
+			return -ENOMEM;
+		*w = (struct msg_root_workspace){.id = column_u64(&q), .name = column_str(&q)};
+		w->vms = column_u64(&q);
+		w->running = column_u64(&q);
+		w->keys = column_u64(&q);
+		r = q.error;
+	}
+	if (r < 0)
+		return r;
+	*ret = all;
+	return 0;
+}
+
 int store_workspace_create(struct store *s, const struct store_workspace *w)
 {
 	_cleanup_(query_finish) struct query q = {0};
