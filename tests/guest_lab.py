@@ -21,6 +21,10 @@ RESULT, PEER, PING, VM_CONFIG, CONTRACT, SHUTDOWN, STATE, STREAM_OPEN, STREAM = 
 ROLE_CONTROL = 2
 BOOTING, READY, FAILED, LOST, OFF = 1, 2, 3, 4, 5
 STDIN, STDOUT, STDERR, EXEC, STDIN_EOF, SIGNAL, RESIZE, EXIT, ERROR, STARTED = 0, 1, 2, 16, 17, 18, 19, 20, 21, 22
+ATTACH, EXECS, EXEC_SIGNAL, EXEC_REMOVE, FILE, CONSOLE, EXEC_ROW, INFO, DONE = range(32, 41)
+F_READ, F_WRITE, F_REMOVE, F_STAT, F_LIST, F_MKDIR, F_MOVE, F_PACK, F_UNPACK = range(1, 10)
+REGULAR, DIRECTORY, LINK, OTHER = 1, 2, 3, 4
+MODE_NONE = 0xFFFFFFFF
 VM_ID = 77
 UID = 54321  # whom iron-vm becomes; nobody's
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
@@ -119,9 +123,11 @@ class Stream:
     def send(self, kind, payload=b""):
         self.sock.send(bytes([kind]) + payload)
 
-    def exec(self, argv=(), command="", user="root", tty=False, rows=24, cols=80, timeout_ms=0, cwd="", env=()):
-        self.send(EXEC, items(argv) + text(command) + text(cwd) + items(env) + text(user)
-                  + struct.pack("<BHHI", tty, rows, cols, timeout_ms))
+    def exec(self, argv=(), command="", user="root", tty=False, rows=24, cols=80, timeout_ms=0, cwd="", env=(),
+             exec_id=0, detach=False):
+        self.send(EXEC, wire.encode("stream_exec", argv=list(argv), command=command, cwd=cwd, environment=list(env),
+                                    user=user, tty=tty, rows=rows, cols=cols, timeout_ms=timeout_ms, exec=exec_id,
+                                    detach=detach))
 
     def receive(self, seconds=20.0):
         self.sock.settimeout(seconds)
@@ -146,6 +152,30 @@ class Stream:
                 return ("error", code.decode(), untext(payload, at)[0].decode()), b"".join(out), b"".join(err)
             else:
                 assert kind == STARTED
+
+    def answers(self, seconds=20.0):
+        """What came up to the last word: (that, rows, stdout, stderr). The last word is as finish's, or ('done',); rows
+        are records of EXEC_ROW and INFO."""
+        rows, out, err, end = [], [], [], time.monotonic() + seconds
+        while True:
+            kind, payload = self.receive(max(0.01, end - time.monotonic()))
+            if kind == STDOUT:
+                out.append(payload)
+            elif kind == STDERR:
+                err.append(payload)
+            elif kind == EXEC_ROW:
+                rows.append(wire.decode("stream_exec_row", payload))
+            elif kind == INFO:
+                rows.append(wire.decode("stream_file_info", payload))
+            elif kind == EXIT:
+                return ("exit", *struct.unpack("<HBB", payload)), rows, b"".join(out), b"".join(err)
+            elif kind == ERROR:
+                code, at = untext(payload, 0)
+                return ("error", code.decode(), untext(payload, at)[0].decode()), rows, b"".join(out), b"".join(err)
+            elif kind == DONE:
+                return ("done",), rows, b"".join(out), b"".join(err)
+            else:
+                assert kind == STARTED, kind
 
     def close(self):
         self.sock.close()
@@ -228,6 +258,36 @@ class IronVm:
             return stream.finish(seconds)
         finally:
             stream.close()
+
+    def ask(self, kind, record=None, seconds=20.0, **values):
+        """A request of one datagram, and its answers."""
+        stream = self.open()
+        stream.send(kind, wire.encode(record, **values) if record else b"")
+        try:
+            return stream.answers(seconds)
+        finally:
+            stream.close()
+
+    def file(self, op, path, content=None, chunk=32768, seconds=60.0, user="root", mode=MODE_NONE, **values):
+        """A file operation, with its input."""
+        stream = self.open()
+        stream.send(FILE, wire.encode("stream_file", op=op, path=path, user=user, mode=mode, **values))
+        try:
+            if content is not None:
+                stream.sock.settimeout(seconds)
+                try:
+                    for at in range(0, len(content), chunk):
+                        stream.send(STDIN, content[at : at + chunk])
+                    stream.send(STDIN_EOF)
+                except BrokenPipeError:
+                    pass  # it was refused in the middle: the answer is there
+            return stream.answers(seconds)
+        finally:
+            stream.close()
+
+    def refuses(self):
+        """No request reaches the guest."""
+        return self.ask(EXECS)[0][:2] == ("error", "vm_gone")
 
     def alive(self):
         return self.process.poll() is None and result_code(self.irond.call(PING)) == 0

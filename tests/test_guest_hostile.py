@@ -251,7 +251,7 @@ def test_a_failed_step_is_named(vm):
     vm.agent.step_done(number, -30, "read-only \x1b[2J file system")
     state = vm.wait_state(FAILED)[-1]
     assert (state.step, state.reason) == (name, "read-only \\x1b[2J file system") and name == "dns"
-    assert vm.open() == -107
+    assert vm.refuses()
 
 
 def test_a_step_that_is_not_ready_is_asked_again(vm):
@@ -345,7 +345,7 @@ def test_power_off(vm):
     vm.qmp.event("SHUTDOWN", guest=True, reason="guest-shutdown")
     assert vm.wait_state(OFF)[-1].reason == "guest-shutdown"
     assert stream.finish()[0][:2] == ("error", "vm_gone")
-    assert vm.open() == -107 and vm.contract() == -107
+    assert vm.refuses() and vm.contract() == -107
     stream.close()
 
 
@@ -388,7 +388,7 @@ def test_shutdown_asks_then_presses_then_quits(vm):
     make_ready(vm)
     assert vm.shutdown(1000) == 0
     vm.agent.await_frame(lab.A_SHUTDOWN)
-    assert vm.open() == -107
+    assert vm.refuses()
     lab.wait_for("quit", lambda: "quit" in vm.qmp.commands)
     assert vm.qmp.commands[-2:] == ["system_powerdown", "quit"]
     vm.ours["qmp"].shutdown(socket.SHUT_RDWR)

@@ -272,7 +272,7 @@ def test_a_lost_agent_ends_its_streams(tmp_path):
     agent.process.kill()
     assert stream.finish()[0][:2] == ("error", "vm_gone")
     assert vm.wait_state(lab.FAILED)[-1].step == "agent"
-    assert vm.open() == -107
+    assert vm.refuses()
     os.kill(child, 9)
     stream.close()
     vm.close()

@@ -3,89 +3,54 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
-#include <termios.h>
 
+#include "agent/exec_internal.h"
 #include "base/clock.h"
 
-#define CREDIT_STEP (AGENT_WINDOW / 4)
-#define UNLIMITED SIZE_MAX
-
-enum { REPORT, IN, OUT, ERR };
-_Static_assert(ERR + 1 == EXEC_POLLFDS, "one pollfd a descriptor");
-
-struct exec {
-	struct exec *next;
-	uint32_t stream; /* 0: nobody listens any more */
-	pid_t pid;       /* 0: reaped */
-	int status;
-	int fd[EXEC_POLLFDS];      /* -1: closed */
-	int polled[EXEC_POLLFDS];  /* index of its pollfd in this turn, -1: none */
-	size_t left[EXEC_POLLFDS]; /* OUT, ERR: bytes that are still delivered */
-	bool tty, started, eof, timed_out, over;
-	struct buf input;
-	size_t input_at;
-	uint32_t may_send, may_receive, owed;    /* credit; owed: consumed and not given back yet */
-	uint64_t deadline_ms, kill_ms, grace_ms; /* 0: none */
-};
-
-static void close_fd(struct exec *e, int which)
-{
-	if (e->fd[which] >= 0)
-		close(take_fd(e->fd[which]));
-}
+#define POOL_LEAST ((uint64_t)2 << 20)
 
 static void close_all(struct exec *e)
 {
 	for (int i = 0; i < EXEC_POLLFDS; i++)
-		close_fd(e, i);
+		exec_close_fd(e, i);
 	buf_finish(&e->input);
+	e->input_at = e->orphaned = 0;
 }
 
-static void detach(struct exec_set *s, struct exec *e)
+static void exec_free(struct exec *e)
 {
 	close_all(e);
-	if (e->stream) {
-		e->stream = 0;
-		s->attached--;
-	}
-}
-
-static struct exec *find(const struct exec_set *s, uint32_t stream)
-{
-	for (struct exec *e = s->head; e; e = e->next)
-		if (e->stream == stream)
-			return e;
-	return NULL;
+	ring_finish(&e->ring);
+	buf_finish(&e->argv);
+	buf_finish(&e->command);
+	free(e);
 }
 
 /* The group outlives its leader, but its number is only ours while the leader is not reaped. */
-static void signal_group(const struct exec *e, int number)
+void exec_signal_group(const struct exec *e, int number)
 {
 	if (e->pid > 0 && kill(-e->pid, number))
 		kill(e->pid, number);
-}
-
-static void hang_up(struct exec_set *s, struct exec *e)
-{
-	signal_group(e, SIGHUP);
-	signal_group(e, SIGCONT);
-	detach(s, e);
 }
 
 void exec_signal(struct exec_set *s, int number, bool terminals_only)
 {
 	for (struct exec *e = s->head; e; e = e->next)
 		if (e->tty || !terminals_only)
-			signal_group(e, number);
+			exec_signal_group(e, number);
 }
 
-void exec_hang_up(struct exec_set *s)
+void exec_set_init(struct exec_set *s, struct stream_set *streams, const struct spawn_options *o)
 {
-	for (struct exec *e = s->head; e; e = e->next)
-		if (e->stream)
-			hang_up(s, e);
-	s->last_stream = 0;
+	struct sysinfo info = {0};
+
+	sysinfo(&info);
+	uint64_t share = (uint64_t)info.totalram * info.mem_unit / 16;
+	*s = (struct exec_set){.options = *o,
+			       .streams = streams,
+			       .pool.max = (size_t)(MAX(share, POOL_LEAST) / RING_CHUNK)};
 }
 
 void exec_set_finish(struct exec_set *s)
@@ -93,206 +58,148 @@ void exec_set_finish(struct exec_set *s)
 	while (s->head) {
 		struct exec *e = s->head;
 		s->head = e->next;
-		close_all(e);
-		free(e);
+		exec_free(e);
 	}
-	s->n = s->attached = 0;
+	s->n = s->running = s->detached = 0;
 }
 
-static void send_error(struct exec_set *s, uint32_t stream, const char *code, const char *message)
+/* --- a stream of EXEC --- */
+
+static bool on_frame(struct stream *st, const struct agent_frame *f)
 {
-	struct stream_error e = {.code = str_of(code), .message = str_of(message)};
-	channel_send_record(s->channel, AGENT_ERROR, stream, &stream_error_wire, &e);
+	struct exec *e = st->user;
+
+	if (f->type == AGENT_STDIN)
+		return exec_on_stdin(e, st, f->payload);
+	if (f->type == AGENT_STDIN_EOF)
+		return exec_on_stdin_eof(e, st);
+	if (f->type == AGENT_SIGNAL)
+		return exec_on_signal(e, f->payload);
+	return f->type == AGENT_RESIZE && exec_on_resize(e, f->payload);
 }
 
-static void adopt(struct exec_set *s, uint32_t stream, const struct stream_exec *x, const struct spawned *p)
+static void lose_stream(struct exec *e)
+{
+	if (e->feeder == e->stream)
+		exec_lose_feeder(e);
+	e->stream = NULL;
+}
+
+static void on_close(struct stream *st)
+{
+	struct exec *e = st->user;
+
+	lose_stream(e);
+	if (e->detached)
+		return;
+	exec_signal_group(e, SIGHUP);
+	exec_signal_group(e, SIGCONT);
+	close_all(e);
+}
+
+static const struct stream_ops exec_ops = {on_frame, on_close};
+
+static void keep_text(struct buf *to, struct str text)
+{
+	buf_append(to, text.p, MIN(text.len, EXEC_TEXT_KEPT));
+}
+
+/* As many items as fit. */
+static void keep_list(struct buf *to, struct str list)
+{
+	struct str item;
+
+	while (wire_list_next(&list, &item)) {
+		item.len = MIN(item.len, EXEC_TEXT_KEPT / 4);
+		if (to->len + 4 + item.len > EXEC_TEXT_KEPT)
+			return;
+		wire_list_add(to, item);
+	}
+}
+
+static struct exec *adopt(struct exec_set *s, const struct stream_exec *x, const struct spawned *p)
 {
 	struct exec *e = xcalloc(1, sizeof *e);
+	struct str user = x->user.len ? x->user : str_of(s->options.default_user);
 
 	*e = (struct exec){
 		.next = s->head,
-		.stream = stream,
+		.set = s,
+		.id = x->exec,
+		.seq = ++s->last_seq,
 		.pid = p->pid,
 		.fd = {[REPORT] = p->report, [IN] = p->in, [OUT] = p->out, [ERR] = p->err},
 		.left = {[OUT] = UNLIMITED, [ERR] = UNLIMITED},
 		.tty = x->tty,
+		.detached = x->detach,
 		.polled = {-1, -1, -1, -1},
-		.input.max = AGENT_WINDOW + 64, /* the window, and ends of file on a terminal */
-		.may_send = AGENT_WINDOW,
-		.may_receive = AGENT_WINDOW,
+		/* The window, ends of file on a terminal, and what an earlier feeder left (exec_table.c). */
+		.input.max = 2 * (AGENT_WINDOW + 64),
 		.deadline_ms = x->timeout_ms ? mono_ms() + x->timeout_ms : 0,
+		.ring.pool = &s->pool,
+		.started_at_ms = real_ms(),
 	};
+	if (str_copy(user, e->user, sizeof e->user))
+		e->user[0] = '\0';
+	keep_list(&e->argv, x->argv);
+	keep_text(&e->command, x->command);
 	s->head = e;
 	s->n++;
-	s->attached++;
+	s->running++;
+	s->detached += e->detached;
+	return e;
+}
+
+static const char *refusal(const struct exec_set *s, const struct stream_exec *x, const char **ret_code)
+{
+	*ret_code = "limit";
+	if (s->running >= EXEC_MAX)
+		return "too many processes run in this machine by iron already";
+	if (x->detach && s->detached >= EXEC_DETACHED_MAX)
+		return "64 detached commands run in this machine already; end one first";
+	*ret_code = "bad_request";
+	if (x->detach && x->exec == 0)
+		return "a detached command has an id";
+	if (x->exec && exec_find(s, x->exec))
+		return "there is a command of this id already";
+	return NULL;
 }
 
 static bool open_exec(struct exec_set *s, const struct agent_frame *f)
 {
 	struct stream_exec x;
 	struct spawned p;
+	const char *code;
 
-	if (f->stream <= s->last_stream || wire_decode(&stream_exec_wire, f->payload, &x))
+	if (wire_decode(&stream_exec_wire, f->payload, &x))
 		return false;
-	s->last_stream = f->stream;
-	if (s->attached >= AGENT_STREAMS_MAX || s->n >= EXEC_MAX) {
-		send_error(s, f->stream, "limit", "too many processes run in this machine by iron already");
+	const char *no = refusal(s, &x, &code);
+	if (no) {
+		stream_refuse(s->streams, f->stream, code, no);
 		return true;
 	}
 	int r = spawn(&x, &s->options, &p);
-	if (r)
-		send_error(s, f->stream, "exec_failed", strerror(-r));
-	else
-		adopt(s, f->stream, &x, &p);
-	return true;
-}
-
-/* In steps: what is owed is always less than the window by more than a frame, so that the host never starves. */
-static void give_credit(struct exec_set *s, struct exec *e, size_t n)
-{
-	e->owed += (uint32_t)n;
-	if (e->owed < CREDIT_STEP)
-		return;
-	e->may_receive += e->owed;
-	channel_send_credit(s->channel, e->stream, e->owed);
-	e->owed = 0;
-}
-
-/* The program does not read any more: what comes is taken and dropped, as a shell's pipe into `true` would. */
-static void drop_input(struct exec_set *s, struct exec *e)
-{
-	size_t n = e->input.len - e->input_at;
-
-	close_fd(e, IN);
-	buf_finish(&e->input);
-	e->input_at = 0;
-	if (n)
-		give_credit(s, e, n);
-}
-
-static void write_input(struct exec_set *s, struct exec *e)
-{
-	while (e->fd[IN] >= 0 && e->input_at < e->input.len) {
-		ssize_t n = write(e->fd[IN], e->input.data + e->input_at, e->input.len - e->input_at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno == EAGAIN)
-			return;
-		if (n < 0) {
-			drop_input(s, e);
-			return;
-		}
-		e->input_at += (size_t)n;
-		give_credit(s, e, (size_t)n);
-	}
-	buf_clear(&e->input);
-	e->input_at = 0;
-	if (e->eof)
-		close_fd(e, IN);
-}
-
-static bool on_stdin(struct exec_set *s, struct exec *e, struct str data)
-{
-	if (data.len > e->may_receive || e->eof)
-		return false;
-	e->may_receive -= (uint32_t)data.len;
-	if (e->fd[IN] < 0) {
-		give_credit(s, e, data.len);
+	if (r) {
+		stream_refuse(s->streams, f->stream, "exec_failed", strerror(-r));
 		return true;
 	}
-	if (e->input_at) {
-		buf_consume(&e->input, e->input_at);
-		e->input_at = 0;
-	}
-	/* Credit bounds it: there is room. */
-	if (buf_append_str(&e->input, data))
-		return false;
-	write_input(s, e);
+	struct exec *e = adopt(s, &x, &p);
+	e->stream = stream_open(s->streams, f->stream, &exec_ops, e);
+	e->feeder = e->stream;
 	return true;
 }
 
-/* A terminal has no end of file but the character that its driver takes for one. */
-static bool on_stdin_eof(struct exec_set *s, struct exec *e, struct str nothing)
+bool exec_open(struct exec_set *s, const struct agent_frame *f)
 {
-	struct termios t;
-
-	if (e->eof)
-		return false;
-	if (e->fd[IN] < 0)
-		return true;
-	if (e->tty) {
-		cc_t eof = tcgetattr(e->fd[IN], &t) ? 4 : t.c_cc[VEOF];
-		if (buf_append_byte(&e->input, eof))
-			return false;
-		e->owed--; /* a byte that nobody sent earns no credit when it is written */
-	} else {
-		e->eof = true;
-	}
-	write_input(s, e);
-	return true;
-}
-
-static bool on_signal(struct exec_set *s, struct exec *e, struct str payload)
-{
-	struct stream_signal x;
-	pid_t front = -1;
-
-	if (wire_decode(&stream_signal_wire, payload, &x) || x.number == 0)
-		return false;
-	if (e->tty && e->fd[OUT] >= 0 && ioctl(e->fd[OUT], TIOCGPGRP, &front) == 0 && front > 1 && e->pid > 0)
-		kill(-front, x.number);
-	else
-		signal_group(e, x.number);
-	return true;
-}
-
-static bool on_resize(struct exec_set *s, struct exec *e, struct str payload)
-{
-	struct stream_resize x;
-
-	if (wire_decode(&stream_resize_wire, payload, &x))
-		return false;
-	if (e->tty && e->fd[OUT] >= 0)
-		ioctl(e->fd[OUT], TIOCSWINSZ, &(struct winsize){.ws_row = x.rows, .ws_col = x.cols});
-	return true;
-}
-
-static bool on_credit(struct exec_set *s, struct exec *e, struct str payload)
-{
-	uint32_t n;
-
-	if (agent_credit_decode(payload, &n) || n > AGENT_WINDOW - e->may_send)
-		return false;
-	e->may_send += n;
-	return true;
-}
-
-static bool on_close(struct exec_set *s, struct exec *e, struct str nothing)
-{
-	channel_send(s->channel, AGENT_CLOSED, e->stream, STR_NONE);
-	hang_up(s, e);
-	return true;
-}
-
-bool exec_on_frame(struct exec_set *s, const struct agent_frame *f)
-{
-	static const struct {
-		enum agent_type type;
-		bool (*handle)(struct exec_set *s, struct exec *e, struct str payload);
-	} handlers[] = {
-		{AGENT_STDIN, on_stdin},   {AGENT_STDIN_EOF, on_stdin_eof}, {AGENT_SIGNAL, on_signal},
-		{AGENT_RESIZE, on_resize}, {AGENT_CREDIT, on_credit},       {AGENT_CLOSE, on_close},
-	};
-
 	if (f->type == AGENT_EXEC)
 		return open_exec(s, f);
-	if (f->stream > s->last_stream)
-		return false;
-	struct exec *e = find(s, f->stream);
-	for (size_t i = 0; i < ARRAY_SIZE(handlers); i++)
-		if (handlers[i].type == f->type)
-			return !e || handlers[i].handle(s, e, f->payload);
-	return false;
+	if (f->type == AGENT_ATTACH)
+		return exec_open_attach(s, f);
+	if (f->type == AGENT_EXECS)
+		return exec_open_list(s, f);
+	if (f->type == AGENT_EXEC_SIGNAL)
+		return exec_open_signal(s, f);
+	return f->type == AGENT_EXEC_REMOVE && exec_open_remove(s, f);
 }
 
 void exec_on_reaped(struct exec_set *s, pid_t pid, int status)
@@ -307,7 +214,9 @@ void exec_on_reaped(struct exec_set *s, pid_t pid, int status)
 	}
 }
 
-static void poll_one(struct exec_set *s, struct exec *e, int which, short events, struct pollfd *fds, size_t *n)
+/* --- the loop --- */
+
+static void poll_one(struct exec *e, int which, short events, struct pollfd *fds, size_t *n)
 {
 	e->polled[which] = -1;
 	if (e->fd[which] < 0 || events == 0)
@@ -319,20 +228,39 @@ static void poll_one(struct exec_set *s, struct exec *e, int which, short events
 /* A descriptor that must wait is not polled at all: its hang-up would wake the loop for nothing. */
 size_t exec_poll_prepare(struct exec_set *s, struct pollfd *fds)
 {
-	bool room = channel_has_room(s->channel);
+	bool room = channel_has_room(s->streams->channel);
 	size_t n = 0;
 
 	for (struct exec *e = s->head; e; e = e->next) {
-		short output = room && e->started && e->may_send ? POLLIN : 0;
-		poll_one(s, e, REPORT, room ? POLLIN : 0, fds, &n);
-		poll_one(s, e, IN, e->input_at < e->input.len ? POLLOUT : 0, fds, &n);
-		poll_one(s, e, OUT, output, fds, &n);
-		poll_one(s, e, ERR, output, fds, &n);
+		if (e->ended)
+			continue;
+		short output = exec_takes_output(e) ? POLLIN : 0;
+		poll_one(e, REPORT, room || !e->stream ? POLLIN : 0, fds, &n);
+		poll_one(e, IN, e->input_at < e->input.len ? POLLOUT : 0, fds, &n);
+		poll_one(e, OUT, output, fds, &n);
+		poll_one(e, ERR, output, fds, &n);
 	}
 	return n;
 }
 
-static void read_report(struct exec_set *s, struct exec *e)
+static void on_started(struct exec *e)
+{
+	e->started = true;
+	exec_close_fd(e, REPORT);
+	if (!e->stream)
+		return;
+	channel_send(e->set->streams->channel, AGENT_STARTED, e->stream->id, STR_NONE);
+	if (!e->detached)
+		return;
+	/* (sending may have reset the connection, and this stream with it) */
+	struct stream *st = e->stream;
+	if (st) {
+		lose_stream(e);
+		stream_end(st, AGENT_DONE, NULL, NULL);
+	}
+}
+
+static void read_report(struct exec *e)
 {
 	char space[SPAWN_REPORT_MAX];
 	struct stream_error error;
@@ -341,35 +269,19 @@ static void read_report(struct exec_set *s, struct exec *e)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
-		e->started = true;
-		close_fd(e, REPORT);
-		channel_send(s->channel, AGENT_STARTED, e->stream, STR_NONE);
+		on_started(e);
 		return;
 	}
 	/* The writer is our own child, in one write. */
 	if (wire_decode(&stream_error_wire, str_make(space, (size_t)n), &error))
 		error = (struct stream_error){.code = STR("exec_failed"), .message = STR("it did not start")};
-	channel_send_record(s->channel, AGENT_ERROR, e->stream, &stream_error_wire, &error);
-	detach(s, e);
-}
-
-static void read_output(struct exec_set *s, struct exec *e, int which)
-{
-	size_t max = MIN((size_t)e->may_send, e->left[which]);
-
-	if (max == 0 || !channel_has_room(s->channel))
-		return;
-	enum agent_type type = which == OUT ? AGENT_STDOUT : AGENT_STDERR;
-	ssize_t n = channel_send_from(s->channel, type, e->stream, e->fd[which], max);
-	if (n == -EAGAIN || n == -EINTR)
-		return;
-	if (n <= 0) { /* also EIO: no process has the terminal open */
-		close_fd(e, which);
-		return;
+	struct stream *st = e->stream;
+	e->removed = true; /* it never was one */
+	close_all(e);
+	if (st) {
+		lose_stream(e);
+		stream_end(st, AGENT_ERROR, &stream_error_wire, &error);
 	}
-	e->may_send -= (uint32_t)n;
-	if (e->left[which] != UNLIMITED && (e->left[which] -= (size_t)n) == 0)
-		close_fd(e, which);
 }
 
 static bool ready(const struct exec *e, int which, const struct pollfd *fds)
@@ -377,16 +289,18 @@ static bool ready(const struct exec *e, int which, const struct pollfd *fds)
 	return e->fd[which] >= 0 && e->polled[which] >= 0 && fds[e->polled[which]].revents;
 }
 
-static void serve(struct exec_set *s, struct exec *e, const struct pollfd *fds)
+static void serve(struct exec *e, const struct pollfd *fds)
 {
+	if (e->ended)
+		return;
 	if (ready(e, REPORT, fds))
-		read_report(s, e);
+		read_report(e);
 	if (ready(e, IN, fds))
-		write_input(s, e);
+		exec_write_input(e);
 	if (ready(e, OUT, fds))
-		read_output(s, e, OUT);
+		exec_read_output(e, OUT);
 	if (ready(e, ERR, fds))
-		read_output(s, e, ERR);
+		exec_read_output(e, ERR);
 }
 
 void exec_poll_done(struct exec_set *s, const struct pollfd *fds)
@@ -395,16 +309,18 @@ void exec_poll_done(struct exec_set *s, const struct pollfd *fds)
 
 	for (struct exec *e = s->head; e; e = e->next, i++)
 		if (i >= first)
-			serve(s, e, fds);
+			serve(e, fds);
 	i = 0;
 	for (struct exec *e = s->head; e && i < first; e = e->next, i++)
-		serve(s, e, fds);
+		serve(e, fds);
 }
 
 static uint64_t next_deadline(const struct exec *e)
 {
+	if (e->ended)
+		return 0;
 	if (e->pid == 0)
-		return e->stream ? e->grace_ms : 0;
+		return e->grace_ms;
 	return e->kill_ms ? e->kill_ms : e->deadline_ms;
 }
 
@@ -426,11 +342,11 @@ static void check_deadline(struct exec *e, uint64_t now_ms)
 		e->deadline_ms = 0;
 		e->timed_out = true;
 		e->kill_ms = now_ms + EXEC_KILL_MS;
-		signal_group(e, SIGTERM);
-		signal_group(e, SIGCONT);
+		exec_signal_group(e, SIGTERM);
+		exec_signal_group(e, SIGCONT);
 	} else if (e->kill_ms && now_ms >= e->kill_ms) {
 		e->kill_ms = 0;
-		signal_group(e, SIGKILL);
+		exec_signal_group(e, SIGKILL);
 	}
 }
 
@@ -442,13 +358,13 @@ static void end_grace(struct exec *e)
 		if (e->fd[which] < 0)
 			continue;
 		if (ioctl(e->fd[which], FIONREAD, &n) || n <= 0)
-			close_fd(e, which);
+			exec_close_fd(e, which);
 		else
 			e->left[which] = (size_t)n;
 	}
 }
 
-static void send_exit(struct exec_set *s, struct exec *e)
+struct stream_exit exec_exit(const struct exec *e)
 {
 	struct stream_exit x = {.timed_out = e->timed_out};
 
@@ -458,21 +374,55 @@ static void send_exit(struct exec_set *s, struct exec *e)
 	} else {
 		x.code = (uint16_t)WEXITSTATUS(e->status);
 	}
-	channel_send_record(s->channel, AGENT_EXIT, e->stream, &stream_exit_wire, &x);
-	detach(s, e);
+	return x;
 }
 
-static void settle_reaped(struct exec_set *s, struct exec *e, uint64_t now_ms)
+static void end_exec(struct exec *e)
 {
-	if (!e->stream) {
-		e->over = true;
-		return;
+	struct stream_exit x = exec_exit(e);
+	struct stream *st = e->stream;
+
+	e->ended = true;
+	e->ended_at_ms = real_ms();
+	e->set->running--;
+	e->set->detached -= e->detached;
+	close_all(e);
+	if (st) {
+		lose_stream(e);
+		stream_end(st, AGENT_EXIT, &stream_exit_wire, &x);
 	}
-	if (e->grace_ms && now_ms >= e->grace_ms)
+}
+
+static void settle_reaped(struct exec *e, uint64_t now_ms)
+{
+	bool heard = e->stream || (e->detached && !e->removed);
+
+	/* A child may end before its report was read. */
+	if (heard && !e->started)
+		return;
+	if (heard && e->grace_ms && now_ms >= e->grace_ms)
 		end_grace(e);
-	if (e->started && e->fd[OUT] < 0 && e->fd[ERR] < 0 && channel_has_room(s->channel)) {
-		send_exit(s, e);
-		e->over = true;
+	bool drained = e->fd[OUT] < 0 && e->fd[ERR] < 0;
+	if (!heard || (drained && (!e->stream || channel_has_room(e->set->streams->channel))))
+		end_exec(e);
+}
+
+/* Those that ended and are not listed, and of the others the oldest past the limit: newest come first. */
+static void forget(struct exec_set *s)
+{
+	size_t kept = 0;
+
+	for (struct exec **p = &s->head; *p;) {
+		struct exec *e = *p;
+		bool listed = e->id && !e->removed;
+		kept += e->ended && listed;
+		if (!e->ended || e->attached || (listed && kept <= EXEC_ENDED_KEPT)) {
+			p = &e->next;
+			continue;
+		}
+		*p = e->next;
+		s->n--;
+		exec_free(e);
 	}
 }
 
@@ -481,17 +431,10 @@ void exec_settle(struct exec_set *s, uint64_t now_ms)
 	for (struct exec *e = s->head; e; e = e->next) {
 		if (e->pid)
 			check_deadline(e, now_ms);
-		else
-			settle_reaped(s, e, now_ms);
+		else if (!e->ended)
+			settle_reaped(e, now_ms);
+		exec_serve_attached(e);
 	}
-	for (struct exec **p = &s->head; *p;) {
-		struct exec *e = *p;
-		if (!e->over) {
-			p = &e->next;
-			continue;
-		}
-		*p = e->next;
-		s->n--;
-		free(e);
-	}
+	exec_serve_listers(s);
+	forget(s);
 }

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "agent/contract.h"
+#include "agent/fileop.h"
 #include "agent/init.h"
 #include "agent/port.h"
 #include "agent/power.h"
@@ -18,17 +19,19 @@
 struct loop {
 	const struct loop_options *options;
 	struct channel channel;
+	struct stream_set streams;
 	struct exec_set execs;
+	struct fileop_set fileops;
 	struct power power;
 	int children; /* signalfd of SIGCHLD */
 	uint64_t quiet_until_ms;
-	struct pollfd fds[2 + EXEC_POLLFDS * EXEC_MAX];
+	struct pollfd fds[2 + EXEC_POLLFDS * EXEC_MAX + FILEOP_POLLFDS * FILEOP_MAX];
 };
 
 static void on_reset(struct channel *c, void *user)
 {
 	struct loop *l = user;
-	exec_hang_up(&l->execs);
+	streams_reset(&l->streams);
 }
 
 static void power_off(struct loop *l)
@@ -56,12 +59,19 @@ static bool run_step(struct loop *l, struct str payload)
 	return true;
 }
 
+static bool on_open(const struct agent_frame *f, void *user)
+{
+	struct loop *l = user;
+
+	return f->type == AGENT_FILE ? fileop_open(&l->fileops, f) : exec_open(&l->execs, f);
+}
+
 static bool on_frame(struct channel *c, const struct agent_frame *f, void *user)
 {
 	struct loop *l = user;
 
 	if (f->stream)
-		return exec_on_frame(&l->execs, f);
+		return streams_on_frame(&l->streams, f);
 	if (f->type == AGENT_PING)
 		channel_send(c, AGENT_PONG, 0, f->payload);
 	else if (f->type == AGENT_STEP)
@@ -82,8 +92,10 @@ static void reap(struct loop *l)
 
 	while (read(l->children, drained, sizeof drained) > 0)
 		;
-	for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+	for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
 		exec_on_reaped(&l->execs, pid, status);
+		fileop_on_reaped(&l->fileops, pid);
+	}
 }
 
 /* A port whose host went away says end of file at once, each time: it is left alone for a while. */
@@ -166,15 +178,18 @@ static bool turn(struct loop *l)
 	}
 	l->fds[0] = (struct pollfd){.fd = l->children, .events = POLLIN};
 	l->fds[1] = (struct pollfd){.fd = quiet ? -1 : l->channel.fd, .events = channel_events(l)};
-	size_t n = exec_poll_prepare(&l->execs, l->fds + 2);
-	if (poll(l->fds, 2 + n, wait_ms(l, now)) < 0 && errno != EINTR)
+	size_t execs = exec_poll_prepare(&l->execs, l->fds + 2);
+	size_t files = fileop_poll_prepare(&l->fileops, l->fds + 2 + execs);
+	if (poll(l->fds, 2 + execs + files, wait_ms(l, now)) < 0 && errno != EINTR)
 		return false;
 	exec_poll_done(&l->execs, l->fds + 2);
+	fileop_poll_done(&l->fileops, l->fds + 2 + execs);
 	if (l->fds[0].revents)
 		reap(l);
 	bool alive = l->fds[1].fd < 0 || serve_channel(l, l->fds[1].revents);
 	now = mono_ms();
 	exec_settle(&l->execs, now);
+	fileop_settle(&l->fileops);
 	power_settle(&l->power, &l->execs, now);
 	return alive;
 }
@@ -198,7 +213,9 @@ int loop_run(const struct loop_options *o)
 	static struct loop l; /* some 50 KiB, once */
 
 	l = (struct loop){.options = o};
-	l.execs = (struct exec_set){.options = o->spawn, .channel = &l.channel};
+	l.streams = (struct stream_set){.channel = &l.channel, .open = on_open, .user = &l};
+	exec_set_init(&l.execs, &l.streams, &o->spawn);
+	l.fileops = (struct fileop_set){.options = &o->spawn, .streams = &l.streams};
 	channel_init(&l.channel);
 	l.channel.on_frame = on_frame;
 	l.channel.on_reset = on_reset;
@@ -210,7 +227,9 @@ int loop_run(const struct loop_options *o)
 		channel_attach(&l.channel, o->fd);
 	while (turn(&l))
 		;
+	streams_reset(&l.streams);
 	exec_set_finish(&l.execs);
+	fileop_set_finish(&l.fileops);
 	channel_finish(&l.channel);
 	close(l.children);
 	return 0;

@@ -56,7 +56,7 @@ void power_settle(struct power *p, struct exec_set *s, uint64_t now_ms)
 {
 	if (p->state != POWER_ENDING)
 		return;
-	size_t left = s->n + signal_cgroup(s->options.cgroup, 0);
+	size_t left = s->running + signal_cgroup(s->options.cgroup, 0);
 	if (left && now_ms < p->deadline_ms)
 		return;
 	if (signal_cgroup(s->options.cgroup, SIGKILL) == 0)

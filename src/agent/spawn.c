@@ -2,14 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <termios.h>
 
+#include "agent/become.h"
 #include "agent/environ.h"
 #include "agent/file.h"
 #include "base/log.h"
@@ -98,34 +97,6 @@ __attribute__((noreturn, format(printf, 3, 4))) static void fail(int report, con
 	if (wire_encode(&stream_error_wire, &e, &b) == 0 && write(report, b.data, b.len) < 0)
 		_exit(126);
 	_exit(127);
-}
-
-static void reset_signals(void)
-{
-	sigset_t none;
-
-	for (int n = 1; n < NSIG; n++)
-		signal(n, SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
-static void enter_cgroup(const struct spawn_options *o, int report)
-{
-	if (!o->cgroup)
-		return;
-	_cleanup_free_ char *procs = xasprintf("%s/cgroup.procs", o->cgroup);
-	int r = file_poke(procs, "0");
-	if (r)
-		fail(report, "exec_failed", "cannot enter the control group of user processes: %s", strerror(-r));
-}
-
-static void become(const struct user *u, int report)
-{
-	if (geteuid() != 0 && geteuid() == u->uid)
-		return;
-	if (setgroups(u->ngroups, u->groups) || setresgid(u->gid, u->gid, u->gid) || setresuid(u->uid, u->uid, u->uid))
-		fail(report, "exec_failed", "cannot become user %s: %s", u->name, strerror(errno));
 }
 
 static void take_terminal(const struct user *u, int fd, int report)
@@ -225,19 +196,18 @@ __attribute__((noreturn)) static void child(const struct stream_exec *x, const s
 	struct str name = x->user.len ? x->user : str_of(o->default_user);
 	struct user u;
 
-	setsid();
-	reset_signals();
-	umask(022);
-	enter_cgroup(o, ends->report);
-	/* The agent is spared by the guest's out-of-memory killer; what it runs is not. It may lack the file. */
-	file_poke("/proc/self/oom_score_adj", "0");
+	int r = become_child(o->cgroup);
+	if (r)
+		fail(ends->report, "exec_failed", "cannot enter the control group of user processes: %s", strerror(-r));
 	if (user_find(name, &u))
 		fail(ends->report, "no_such_user", "there is no user %.*s in this machine", STR_ARG(name));
 	if (x->tty)
 		take_terminal(&u, ends->in, ends->report);
 	if (dup2(ends->in, 0) < 0 || dup2(ends->out, 1) < 0 || dup2(ends->err, 2) < 0)
 		fail(ends->report, "exec_failed", "cannot set up input and output: %s", strerror(errno));
-	become(&u, ends->report);
+	r = become_user(&u);
+	if (r)
+		fail(ends->report, "exec_failed", "cannot become user %s: %s", u.name, strerror(-r));
 	make_environment(x, &u, &e, ends->report);
 	enter_directory(x, &u, ends->report);
 	run(x, &u, &e, ends->report);

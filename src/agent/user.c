@@ -1,6 +1,7 @@
 #include "agent/user.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 #include "agent/file.h"
 
@@ -77,4 +78,90 @@ int user_find(struct str name, struct user *ret)
 	if (r && r != -ENOENT)
 		return r;
 	return user_parse(buf_str(&passwd), buf_str(&group), name, ret);
+}
+
+/* --- names of ids --- */
+
+/* The text of an account file, for the rest of the process. */
+static struct str accounts(const char *path, struct buf *kept)
+{
+	if (kept->max == 0) {
+		*kept = BUF_MAX(ACCOUNTS_MAX);
+		if (file_read(path, kept))
+			buf_clear(kept);
+	}
+	return buf_str(kept);
+}
+
+/* The first field of the line whose third is the number. */
+static bool name_of(struct str text, uint64_t number, char ret[64])
+{
+	struct str line, name, skipped, id;
+	uint64_t n;
+
+	while (str_split(&text, '\n', &line)) {
+		if (!str_split(&line, ':', &name) || !str_split(&line, ':', &skipped) || !str_split(&line, ':', &id))
+			continue;
+		if (str_parse_u64(id, UINT32_MAX, &n) == 0 && n == number && name.len &&
+		    str_copy(name, ret, 64) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* A directory's entries have mostly one owner. */
+struct last_name {
+	bool set;
+	uint64_t number;
+	char name[64];
+};
+
+static void name_or_number(const char *path, struct buf *kept, struct last_name *last, uint64_t number, char ret[64])
+{
+	if (!last->set || last->number != number) {
+		*last = (struct last_name){.set = true, .number = number};
+		if (!name_of(accounts(path, kept), number, last->name))
+			snprintf(last->name, sizeof last->name, "%llu", (unsigned long long)number);
+	}
+	memcpy(ret, last->name, sizeof last->name);
+}
+
+void user_name(uid_t uid, char ret[64])
+{
+	static struct buf kept;
+	static struct last_name last;
+
+	name_or_number("/etc/passwd", &kept, &last, uid, ret);
+}
+
+void group_name(gid_t gid, char ret[64])
+{
+	static struct buf kept;
+	static struct last_name last;
+
+	name_or_number("/etc/group", &kept, &last, gid, ret);
+}
+
+int group_find(struct str name, gid_t *ret)
+{
+	_cleanup_(buf_finish) struct buf text = BUF_MAX(ACCOUNTS_MAX);
+	struct str rest, line, field[3];
+	uint64_t gid;
+
+	if (file_read("/etc/group", &text) == 0) {
+		rest = buf_str(&text);
+		while (str_split(&rest, '\n', &line)) {
+			size_t n = 0;
+			while (n < ARRAY_SIZE(field) && str_split(&line, ':', &field[n]))
+				n++;
+			if (n < 3 || !str_eq(field[0], name) || str_parse_u64(field[2], UINT32_MAX - 1, &gid))
+				continue;
+			*ret = (gid_t)gid;
+			return 0;
+		}
+	}
+	if (str_parse_u64(name, UINT32_MAX - 1, &gid))
+		return -ENOENT;
+	*ret = (gid_t)gid;
+	return 0;
 }

@@ -18,5 +18,11 @@ struct user {
 /* -ENOENT: no such user; another errno: the file cannot be read. */
 int user_find(struct str name, struct user *ret);
 
-/* The same over the files' text, for tests. */
+/* The name of an id, or its number. The files are read once a process. */
+void user_name(uid_t uid, char ret[64]);
+void group_name(gid_t gid, char ret[64]);
+/* By name or number. -ENOENT. */
+int group_find(struct str name, gid_t *ret);
+
+/* user_find over the files' text, for tests. */
 int user_parse(struct str passwd, struct str group, struct str name, struct user *ret);

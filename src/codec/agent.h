@@ -16,9 +16,10 @@
  *
  * Streams. The host opens one with EXEC, or another request of codec/stream.h, under an id greater than any before in
  * this connection. The guest answers as described there and, at last, with exactly one of EXIT, DONE, ERROR or CLOSED; the
- * id is over then. EXEC_ROW and INFO use up the guest's credit like data, by the length of their payload. CLOSE (host): nobody listens any
- * more: SIGHUP to the processes; the guest answers CLOSED, or has sent another end already. Frames for an id that is
- * over are dropped by the guest, for one that was never opened they are a violation.
+ * id is over then. EXEC_ROW and INFO use up the guest's credit like data, by the length of their payload. CLOSE (host):
+ * nobody listens any more: SIGHUP to the process of an EXEC that is not detached, and a FILE that is not through is undone;
+ * the guest answers CLOSED, or has sent another end already. The same at a new nonce. Frames for an id that is over are
+ * dropped by the guest, for one that was never opened they are a violation.
  *
  * Credit. A stream begins with AGENT_WINDOW bytes each way (STDIN; STDOUT and STDERR together). Data uses it up,
  * CREDIT gives some back to the receiver of that frame; sending past it, or giving more than AGENT_WINDOW in all, is

@@ -1,5 +1,5 @@
 #pragma once
-/* Streams between clients (codec/stream.h, one socketpair each) and processes in the guest (codec/agent.h, one stream
+/* Streams between clients (codec/stream.h, one socketpair each) and the guest (codec/agent.h, one stream
  * id each). Credit and the socket's own buffer hold a fast side back to the pace of the slow one, stream by stream:
  * at most AGENT_WINDOW bytes a stream and direction are ever kept here. Both sides are hostile: a client that breaks
  * the protocol loses its stream, an agent that does loses the connection. */
@@ -8,11 +8,19 @@
 #include "base/error.h"
 #include "vm/agent_link.h"
 
-#define BRIDGE_EXEC_WAIT_MS 10000 /* for a client's EXEC */
+#define BRIDGE_REQUEST_WAIT_MS 10000 /* for a client's request */
+#define BRIDGE_ROWS_MAX 2048         /* of an EXECS: more than an honest agent keeps */
 
 struct bridge;
 
-struct bridge *bridge_create(struct event_base *base, struct agent_link *link);
+struct bridge_ops {
+	/* Why the guest takes no request now; NULL: it does. */
+	const char *(*not_ready)(void *user);
+	/* What is kept of the console. */
+	int (*console)(struct buf *out, void *user);
+};
+
+struct bridge *bridge_create(struct event_base *base, struct agent_link *link, const struct bridge_ops *ops, void *user);
 void bridge_destroy(struct bridge *b);
 
 /* A new stream; *ret_fd is the client's end. -EAGAIN: too many. */

@@ -402,10 +402,26 @@ void vm_shutdown(struct vm *vm, uint32_t deadline_ms)
 	arm(vm->off_timer, vm->pressed ? 2 * vm->off_ms : vm->off_ms);
 }
 
+static const char *not_ready(void *user)
+{
+	const struct vm *vm = user;
+
+	if (vm->stopping || vm->state == VM_REPORT_OFF)
+		return "the machine was stopped";
+	return vm->state == VM_REPORT_READY && agent_link_is_up(vm->agent) ? NULL : "the machine is not ready";
+}
+
+static int copy_console(struct buf *out, void *user)
+{
+	const struct vm *vm = user;
+
+	return console_copy(vm->console, out);
+}
+
+static const struct bridge_ops bridge_ops = {.not_ready = not_ready, .console = copy_console};
+
 int vm_stream_open(struct vm *vm, int *ret_fd, struct error *reterr)
 {
-	if (vm->state != VM_REPORT_READY || vm->stopping)
-		return error_set(reterr, -ENOTCONN, "the machine is not ready");
 	return bridge_open(vm->bridge, ret_fd, reterr);
 }
 
@@ -417,7 +433,7 @@ static bool make_parts(struct vm *vm, struct event_base *base, const struct vm_o
 	if (!vm->qmp || !vm->agent || !vm->console)
 		return false;
 	vm->contract = contract_create(base, vm->agent, &contract_ops, vm);
-	vm->bridge = bridge_create(base, vm->agent);
+	vm->bridge = bridge_create(base, vm->agent, &bridge_ops, vm);
 	vm->boot_timer = evtimer_new(base, on_boot_timeout, vm);
 	vm->off_timer = evtimer_new(base, on_off_timer, vm);
 	vm->tick = event_new(base, -1, EV_PERSIST, on_tick, vm);

@@ -1,0 +1,223 @@
+/* READ and WRITE. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+
+#include "agent/filejob.h"
+
+#define CHUNK AGENT_DATA_MAX
+
+/* --- READ --- */
+
+/* Looked at before it is opened: to open a FIFO blocks, and a device may act. */
+static int open_regular(struct filejob *j, struct stat *ret)
+{
+	char link[64];
+	_cleanup_close_ int at = open(j->path, O_PATH | O_CLOEXEC);
+
+	if (at < 0 || fstat(at, ret))
+		filejob_fail_errno(j, errno, j->path);
+	if (S_ISDIR(ret->st_mode))
+		filejob_fail_errno(j, EISDIR, j->path);
+	if (!S_ISREG(ret->st_mode))
+		filejob_fail(j, "unsafe", "%.400s: a device, pipe or socket is not read", j->path);
+	snprintf(link, sizeof link, "/proc/self/fd/%d", at);
+	int fd = open(link, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		filejob_fail_errno(j, errno, j->path);
+	return fd;
+}
+
+static ssize_t read_some(struct filejob *j, int fd, void *to, size_t n)
+{
+	for (;;) {
+		ssize_t r = read(fd, to, n);
+		if (r >= 0)
+			return r;
+		if (errno != EINTR)
+			filejob_fail_errno(j, errno, j->path);
+	}
+}
+
+/* A frame is built in place: header, and what was read behind it. */
+static void send_data(struct filejob *j, uint8_t *frame, size_t n)
+{
+	if (agent_header_encode(AGENT_STDOUT, j->stream, n, frame) ||
+	    filejob_write_all(FILEJOB_OUT, frame, AGENT_HEADER_SIZE + n))
+		_exit(1);
+}
+
+void filejob_read(struct filejob *j)
+{
+	static uint8_t frame[AGENT_HEADER_SIZE + CHUNK];
+	uint8_t *data = frame + AGENT_HEADER_SIZE;
+	struct stat st;
+	_cleanup_close_ int fd = open_regular(j, &st);
+
+	size_t n = (size_t)read_some(j, fd, data, CHUNK);
+	/* A file of /proc says that it is empty, or another length than it has. */
+	bool known = (n == 0) == (st.st_size == 0) && (n == CHUNK || n == (size_t)st.st_size);
+	if (!known) {
+		st.st_mode = (st.st_mode & 07777) | S_IFIFO;
+		st.st_size = 0;
+	}
+	filejob_send_info(j, AT_FDCWD, j->path, &st, NULL, false);
+	filejob_flush(j);
+	uint64_t left = known ? (uint64_t)st.st_size : UINT64_MAX;
+	while (n && left) {
+		n = (size_t)MIN((uint64_t)n, left);
+		send_data(j, frame, n);
+		left -= known ? n : 0;
+		n = left ? (size_t)read_some(j, fd, data, CHUNK) : 0;
+	}
+	if (known && left)
+		filejob_fail(j, "io", "%.400s: it became shorter while it was read", j->path);
+}
+
+/* --- WRITE --- */
+
+struct target {
+	char *dir;
+	const char *name;
+	int dirfd, fd;
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+	char temporary[40]; /* in dir; empty: it has no name yet */
+};
+
+static void fail_write(struct filejob *j, const struct target *t, int code)
+{
+	if (t->temporary[0])
+		unlinkat(t->dirfd, t->temporary, 0);
+	filejob_fail_errno(j, code, j->path);
+}
+
+/* What is there decides: a file that the user may write gives mode and owner; a link is replaced, not followed. */
+static void look_at_old(struct filejob *j, struct target *t)
+{
+	struct stat st;
+
+	t->mode = j->x->mode == FILE_MODE_NONE ? 0644 : (mode_t)j->x->mode;
+	if (filejob_owner(j, &t->uid, &t->gid))
+		filejob_fail(j, "no_such_user", "there is no owner %.*s in this machine", STR_ARG(j->x->owner));
+	if (fstatat(t->dirfd, t->name, &st, AT_SYMLINK_NOFOLLOW)) {
+		if (errno != ENOENT)
+			filejob_fail_errno(j, errno, j->path);
+		return;
+	}
+	if (S_ISDIR(st.st_mode))
+		filejob_fail_errno(j, EISDIR, j->path);
+	if (S_ISLNK(st.st_mode))
+		return;
+	if (!S_ISREG(st.st_mode))
+		filejob_fail(j, "unsafe", "%.400s: a device, pipe or socket is not written", j->path);
+	if (faccessat(t->dirfd, t->name, W_OK, AT_EACCESS))
+		filejob_fail_errno(j, errno, j->path);
+	if (j->x->mode == FILE_MODE_NONE)
+		t->mode = st.st_mode & 07777;
+	if (j->x->owner.len == 0) {
+		t->uid = st.st_uid;
+		t->gid = st.st_gid;
+	}
+}
+
+static void name_temporary(struct target *t)
+{
+	uint64_t noise = 0;
+
+	if (getrandom(&noise, sizeof noise, 0) != (ssize_t)sizeof noise)
+		_exit(1);
+	snprintf(t->temporary, sizeof t->temporary, ".iron-%016llx", (unsigned long long)noise);
+}
+
+/* Without a name where the file system can: nothing of it is left whenever we die. */
+static void open_temporary(struct filejob *j, struct target *t)
+{
+	t->fd = openat(t->dirfd, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+	if (t->fd >= 0)
+		return;
+	if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
+		filejob_fail_errno(j, errno, j->path);
+	name_temporary(t);
+	t->fd = openat(t->dirfd, t->temporary, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC, 0600);
+	if (t->fd < 0)
+		filejob_fail_errno(j, errno, j->path);
+}
+
+static void copy_input(struct filejob *j, const struct target *t)
+{
+	static uint8_t space[2 * CHUNK];
+
+	for (;;) {
+		ssize_t n = read(FILEJOB_IN, space, sizeof space);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return;
+		int r = filejob_write_all(t->fd, space, (size_t)n);
+		if (r)
+			fail_write(j, t, r);
+	}
+}
+
+/* An owner that was only inherited, of a file that was another's, is not insisted on. */
+static int give_away(const struct filejob *j, const struct target *t)
+{
+	int r = fchown(t->fd, t->uid, t->gid) ? -errno : 0;
+
+	return r == -EPERM && j->x->owner.len == 0 ? 0 : r;
+}
+
+static int commit(const struct filejob *j, struct target *t)
+{
+	char link[64];
+
+	int r = give_away(j, t);
+	if (r == 0 && (fchmod(t->fd, t->mode) || fsync(t->fd)))
+		r = -errno;
+	if (r == 0 && !t->temporary[0]) {
+		name_temporary(t);
+		snprintf(link, sizeof link, "/proc/self/fd/%d", t->fd);
+		if (linkat(AT_FDCWD, link, t->dirfd, t->temporary, AT_SYMLINK_FOLLOW)) {
+			r = -errno;
+			t->temporary[0] = '\0';
+		}
+	}
+	if (r == 0 && renameat(t->dirfd, t->temporary, t->dirfd, t->name))
+		r = -errno;
+	return r;
+}
+
+void filejob_write(struct filejob *j)
+{
+	struct target t = {.fd = -1};
+
+	int r = j->x->recursive ? filejob_make_parents(j->path, false) : 0;
+	if (r)
+		filejob_fail_errno(j, r, j->path);
+	r = filejob_split(j->path, &t.dir, &t.name);
+	if (r)
+		filejob_fail(j, "is_a_directory", "%.400s: not the name of a file", j->path);
+	t.dirfd = open(t.dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (t.dirfd < 0)
+		filejob_fail_errno(j, errno, t.dir);
+	look_at_old(j, &t);
+	open_temporary(j, &t);
+	copy_input(j, &t);
+	if (!filejob_committed()) {
+		if (t.temporary[0])
+			unlinkat(t.dirfd, t.temporary, 0);
+		_exit(0);
+	}
+	r = commit(j, &t);
+	if (r)
+		fail_write(j, &t, r);
+	/* The directory too, so that an answer outlives a power cut; one that cannot be read cannot be synced. */
+	_cleanup_close_ int dir = open(t.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir >= 0 && fsync(dir) && errno != EINVAL)
+		filejob_fail_errno(j, errno, t.dir);
+	filejob_send_own_info(j);
+}
