@@ -45,7 +45,7 @@ def error(answer, status, code):
 @pytest.mark.parametrize("name,method,path", [x for x in UNIVERSE if x[0] not in ("HEALTHZ", "VM_EXEC_WS")])
 def test_every_operation_reaches_control_under_its_own_number(api, name, method, path):
     body = {"VM_CREATE": {"name": "demo"}, "VM_EXEC": {"argv": ["x"]}, "RULE_CREATE": {"host": "x.example"},
-            "VM_RULE_CREATE": {"host": "x.example"}, "KEY_CREATE": {"name": "ci", "scopes": ["vm:read"]}}.get(name)
+            "VM_RULE_CREATE": {"host": "x.example"}, "EGRESS_EXPLAIN": {"vm_id": "vm_0000000000001", "host": "x.example"}, "KEY_CREATE": {"name": "ci", "scopes": ["vm:read"]}}.get(name)
     if name == "ME":
         api.control.on["ME"] = Control.refuse
     answer = api.call(method, fill(path), body)

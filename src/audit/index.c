@@ -60,6 +60,10 @@ void audit_index_restart(struct audit_index *x)
 {
 	drop_segment(x);
 	x->loaded = false;
+	x->asked = 0;
+	x->failed = 0;
+	x->skipped = 0;
+	x->position = (struct msg_audit_head){0}; /* a segment that is still to come is no answer any more */
 }
 
 static void go_to_next(struct audit_index *x)
@@ -200,9 +204,12 @@ int audit_index_step(struct audit_index *x, unsigned most)
 		x->failed = 0;
 		return r;
 	}
-	if (x->head.segment == 0 || x->position.segment > x->head.segment)
+	if (x->head.segment == 0)
 		return 0;
-	if (x->position.segment == x->head.segment && x->position.offset >= x->head.offset)
+	if (x->position.segment > x->head.segment ||
+	    (x->position.segment == x->head.segment && x->position.offset > x->head.offset))
+		return -ESTALE;
+	if (x->position.segment == x->head.segment && x->position.offset == x->head.offset)
 		return 0;
 	if (!x->reading) {
 		uint64_t before = x->position.segment;

@@ -32,7 +32,8 @@ void audit_index_destroy(struct audit_index *x);
 void audit_index_head(struct audit_index *x, const struct msg_audit_head *head);
 /* The answer to sink.want: a descriptor, owned from now on, or -1 and why (-ENOENT: it is gone, the next one is read). */
 void audit_index_segment(struct audit_index *x, uint64_t number, int fd, int code);
-/* At most `most` records, in one transaction of the sink. */
+/* At most `most` records, in one transaction of the sink. -ESTALE: the position is past the journal's end, so the index is
+ * that of another journal: empty the sink and restart. */
 int audit_index_step(struct audit_index *x, unsigned most);
 /* Anew from the journal's start (the sink has been emptied). */
 void audit_index_restart(struct audit_index *x);

@@ -190,6 +190,7 @@ static int control_record(const struct conf *c, struct text *t, struct msg_contr
 		.synthetic_prefix = c->egress.synthetic_prefix,
 		.private_allow = buf_str(&t->private_allow),
 		.never_dial = buf_str(&t->never_dial),
+		.index_days = c->audit.index_days,
 		.max_vms = c->limits.max_vms,
 		.max_vms_per_workspace = c->limits.max_vms_per_workspace,
 		.memory_budget_mib = memory_budget(c),

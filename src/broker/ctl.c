@@ -21,6 +21,9 @@
 #define MAX_WORDS 5
 #define KEY_TIMEOUT_MS 10000
 #define WORKSPACES_TIMEOUT_MS 2000
+#define INDEX_TIMEOUT_MS 30000
+#define INDEX_POLL_MS 300
+#define INDEX_MISSES 60 /* polls without an answer: iron-control may be between two lives */
 
 struct conn {
 	struct ctl_server *server;
@@ -31,6 +34,8 @@ struct conn {
 	size_t len;
 	bool asked, stopping; /* stopping: waits for irond's end */
 	bool owed;            /* an answer is under way: not freed before it comes */
+	struct event *poll;   /* of the index's state, or NULL */
+	unsigned permille, misses;
 };
 
 struct ctl_server {
@@ -51,6 +56,8 @@ static void conn_close(struct conn *c)
 	*p = c->next;
 	c->server->n--;
 	event_free(c->readable);
+	if (c->poll)
+		event_free(c->poll);
 	close(c->fd);
 	free(c);
 }
@@ -174,6 +181,76 @@ static void cmd_key(struct conn *c, char **words, size_t n)
 	}
 }
 
+/* --- audit reindex --- */
+
+static void poll_later(struct conn *c)
+{
+	evtimer_add(c->poll, &(struct timeval){.tv_usec = INDEX_POLL_MS * 1000});
+}
+
+static void put_progress(struct conn *c, unsigned permille)
+{
+	char line[64];
+
+	if (permille == c->permille)
+		return;
+	c->permille = permille;
+	snprintf(line, sizeof line, "%u.%u %% of the journal", permille / 10, permille % 10);
+	say(c, "text", line);
+}
+
+static bool on_index(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	struct conn *c = user;
+
+	if (!m || m->info->type != MSG_TYPE_msg_index) {
+		if (++c->misses > INDEX_MISSES) {
+			c->owed = false;
+			answer(c, -EPIPE, "iron-control does not answer; see irond status");
+		} else {
+			poll_later(c);
+		}
+		return true;
+	}
+	const struct msg_index *x = IPC_RECORD(m, msg_index);
+	c->misses = 0;
+	if (!x->whole && x->code == 0) {
+		put_progress(c, x->permille);
+		poll_later(c);
+		return true;
+	}
+	c->owed = false;
+	if (x->code == 0 && x->skipped)
+		say(c, "text", "parts of the journal could not be read; iron-control's log has more");
+	answer(c, (int)x->code, "the index could not be begun anew; iron-control's log says why, and it tries again by itself");
+	return true;
+}
+
+static void ask_index(struct conn *c, bool reset)
+{
+	struct ipc_peer *control = role_peer(c->server->b->control);
+	const struct msg_index_get m = {.reset = reset};
+
+	if (!control || ipc_call(control, MSG_TYPE_msg_index_get, &m, NULL, 0, INDEX_TIMEOUT_MS, on_index, c) < 0)
+		on_index(NULL, NULL, c);
+}
+
+static void on_poll(evutil_socket_t fd, short what, void *user)
+{
+	ask_index(user, false);
+}
+
+static void cmd_reindex(struct conn *c, char **words, size_t n)
+{
+	c->poll = evtimer_new(c->server->b->base, on_poll, c);
+	if (!c->poll || !role_peer(c->server->b->control)) {
+		answer(c, -EPIPE, "iron-control is not up; see irond status");
+		return;
+	}
+	c->owed = true;
+	ask_index(c, true);
+}
+
 /* --- the commands --- */
 
 static void cmd_status(struct conn *c, char **words, size_t n)
@@ -208,7 +285,8 @@ static const struct {
 	const char *word;
 	void (*run)(struct conn *c, char **words, size_t n);
 } commands[] = {
-	{"status", cmd_status}, {"stop", cmd_stop}, {"reload", cmd_reload}, {"rescan", cmd_rescan}, {"key", cmd_key}};
+	{"status", cmd_status}, {"stop", cmd_stop}, {"reload", cmd_reload}, {"rescan", cmd_rescan}, {"key", cmd_key},
+	{"reindex", cmd_reindex}};
 
 static void handle_line(struct conn *c)
 {

@@ -41,6 +41,7 @@ WIRE_DECLARE(rec_private, REC_PRIVATE_FIELDS);
 	F(T, u8, synthetic_prefix, 32)                                                                                 \
 	F(T, list, private_allow, 65536)                                                                               \
 	F(T, list, never_dial, 32768)                                                                                  \
+	F(T, u32, index_days, 0)                                                                                       \
 	F(T, u32, max_vms, 0)                                                                                          \
 	F(T, u32, max_vms_per_workspace, 0)                                                                            \
 	F(T, u32, memory_budget_mib, 0)                                                                                \
@@ -190,6 +191,14 @@ WIRE_DECLARE(msg_root_workspaces_get, MSG_ROOT_WORKSPACES_GET_FIELDS);
 #define MSG_ROOT_WORKSPACE_FIELDS(F, T)                                                                                \
 	F(T, u64, id, 0) F(T, str, name, 63) F(T, u64, vms, 0) F(T, u64, running, 0) F(T, u64, keys, 0)
 WIRE_DECLARE(msg_root_workspace, MSG_ROOT_WORKSPACE_FIELDS);
+
+/* `irond audit reindex` as root, then how far it is: reset: the audit index is thrown away and built anew. Answered by
+ * msg_index. */
+#define MSG_INDEX_GET_FIELDS(F, T) F(T, flag, reset, 0)
+WIRE_DECLARE(msg_index_get, MSG_INDEX_GET_FIELDS);
+/* code: of the reset. skipped: what of the journal could not be read. */
+#define MSG_INDEX_FIELDS(F, T) F(T, i64, code, 0) F(T, flag, whole, 0) F(T, u32, permille, 1000) F(T, u64, skipped, 0)
+WIRE_DECLARE(msg_index, MSG_INDEX_FIELDS);
 
 /* --- iron-control -> irond, at its start --- */
 

@@ -48,7 +48,7 @@ struct conf_limits {
 };
 
 struct conf_audit {
-	uint32_t segment_mib, sync_interval_ms;
+	uint32_t segment_mib, sync_interval_ms, index_days;
 };
 
 struct conf {

@@ -80,6 +80,8 @@
 
 #define CONF_AUDIT(K)                                                                                                  \
 	K(u32, audit, segment_mib, "16", 1, 1024, "MiB, 1 to 1024", "Size of a segment of the journal.")               \
-	K(u32, audit, sync_interval_ms, "50", 1, 1000, "ms, 1 to 1000", "The longest a record waits to be on the disk.")
+	K(u32, audit, sync_interval_ms, "50", 1, 1000, "ms, 1 to 1000", "The longest a record waits to be on the disk.")\
+	K(u32, audit, index_days, "0", 0, 36500, "days, 0 for all",                                                    \
+	  "How long events are listed by `iron audit`. The journal itself keeps them.")
 
 #define CONF_TABLE(K) CONF_TOP(K) CONF_TLS(K) CONF_EGRESS(K) CONF_LIMITS(K) CONF_AUDIT(K)

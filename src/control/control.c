@@ -54,6 +54,22 @@ static void send_workspaces(struct control *c, struct ipc_peer *irond, uint32_t 
 	ipc_reply_result(irond, txn, r, r ? "the database cannot be read" : "", 0);
 }
 
+static void on_index_get(struct control *c, struct ipc_peer *p, const struct ipc_msg *m)
+{
+	static const struct record_event asked = {.kind = STR("audit"), .action = STR("reindex"), .address = STR("root"),
+						  .outcome = STR("accepted"), .detail = STR("{}")};
+	struct tail_status s;
+	int code = 0;
+
+	if (IPC_RECORD(m, msg_index_get)->reset) {
+		journal_note(c->journal, &asked);
+		code = tail_reindex(c->tail, "irond audit reindex");
+	}
+	tail_get_status(c->tail, &s);
+	ipc_reply(p, m->txn, MSG_TYPE_msg_index,
+		  &(struct msg_index){.code = code, .whole = s.whole, .permille = s.permille, .skipped = s.skipped}, NULL, 0);
+}
+
 static void on_irond(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 {
 	struct control *c = user;
@@ -73,6 +89,9 @@ static void on_irond(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 		break;
 	case MSG_TYPE_msg_root_key_create:
 		request_receive_root_key(c, m);
+		break;
+	case MSG_TYPE_msg_index_get:
+		on_index_get(c, p, m);
 		break;
 	}
 }
@@ -173,6 +192,11 @@ static void on_change(uint64_t vm, void *user)
 	requests_wake(user, vm);
 }
 
+static void on_index_whole(void *user)
+{
+	requests_wake(user, REQUEST_WAITS_INDEX);
+}
+
 static void on_resumed(void *user)
 {
 	struct control *c = user;
@@ -243,7 +267,7 @@ static void create_parts(struct control *c, const struct msg_control_config *m)
 	c->journal = journal_create(c->base);
 	c->dist = dist_create(c->base, c->store, c->links);
 	c->lives = lives_create(c->base, c->store, c->links, c->dist, c->journal, &lives);
-	c->tail = tail_create(c->base, c->store, c->links);
+	c->tail = tail_create(c->base, c->store, c->links, m->index_days, on_index_whole, c);
 	c->wake = event_new(c->base, -1, 0, on_wake, c);
 	c->look = event_new(c->base, -1, EV_PERSIST, on_look, c);
 	c->sample = event_new(c->base, -1, EV_PERSIST, on_sample, c);

@@ -59,6 +59,7 @@ static const struct ipc_rule irond_rules[] = {
 	{MSG_TYPE_msg_vm_exited, 0, IPC_NOTICE, on_irond_message},
 	{MSG_TYPE_msg_root_key_create, 0, IPC_REQUEST, on_irond_message},
 	{MSG_TYPE_msg_root_workspaces_get, 0, IPC_REQUEST, on_irond_message},
+	{MSG_TYPE_msg_index_get, 0, IPC_REQUEST, on_irond_message},
 };
 static const struct ipc_rule api_rules[] = {
 	{MSG_TYPE_msg_vm_create, 0, IPC_REQUEST, on_api_message},

@@ -5,13 +5,33 @@
 
 #define SUMMARY_HOSTS 1000
 #define SUMMARY_TURN_MS 20
+#define INDEX_WAIT_MS 5000
+
+/* What an index that is being built would leave out must not look as if it had not happened. A small one is waited for. */
+static bool index_is_whole(struct request *r)
+{
+	struct tail_status s;
+
+	tail_get_status(r->control->tail, &s);
+	if (s.whole)
+		return true;
+	if (r->expired)
+		request_fail(r, CODE_UNAVAILABLE, "the audit index is being built anew, %u %% are done: try again",
+			     s.permille / 10);
+	else
+		request_wait_vm(r, REQUEST_WAITS_INDEX, INDEX_WAIT_MS);
+	return false;
+}
 
 static void fail_list(struct request *r, int code, const char *what)
 {
-	if (code == -EINVAL)
+	if (code == -EINVAL) {
 		request_fail(r, CODE_VALIDATION_ERROR, "cursor must be one that an earlier answer gave");
-	else
-		request_fail_store(r, code, what);
+		return;
+	}
+	if (code == -EUCLEAN)
+		tail_reindex(r->control->tail, "it is damaged");
+	request_fail_store(r, code, what);
 }
 
 void op_audit_egress(struct request *r)
@@ -21,6 +41,8 @@ void op_audit_egress(struct request *r)
 	char host[HOST_PATTERN_SIZE], cidr[CIDR_TEXT_SIZE];
 	struct store_events events;
 
+	if (!index_is_whole(r))
+		return;
 	q.host = op_canonical_host(q.host, host);
 	q.cidr = op_canonical_cidr(q.cidr, cidr);
 	int code = store_events_list(r->control->store, r->workspace, &q, &a, &events);
@@ -39,6 +61,8 @@ void op_audit_events(struct request *r)
 	_cleanup_(arena_finish) struct arena a = {.max = (size_t)32 << 20};
 	struct store_generals events;
 
+	if (!index_is_whole(r))
+		return;
 	int code = store_generals_list(r->control->store, r->workspace, r->scopes & SCOPE_ADMIN,
 				       REQUEST_RECORD(r, msg_generals_list), &a, &events);
 	if (code) {
@@ -72,6 +96,8 @@ static void answer_summary(struct request *r)
 
 void op_audit_summary(struct request *r)
 {
+	if (!index_is_whole(r))
+		return;
 	if (!r->work) {
 		r->work = store_summary_create(r->control->store, r->workspace, REQUEST_RECORD(r, msg_summary_get));
 		r->work_free = free_summary;
@@ -80,7 +106,7 @@ void op_audit_summary(struct request *r)
 	if (code > 0)
 		request_again(r);
 	else if (code < 0)
-		request_fail_store(r, code, "summary");
+		fail_list(r, code, "summary");
 	else
 		answer_summary(r);
 }

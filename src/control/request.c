@@ -113,6 +113,8 @@ void request_fail_store(struct request *r, int code, const char *what)
 	log_limited(LOG_LEVEL_ERROR, 5, "store", "what=%s code=%d", log_quote(what), code);
 	if (code == -ENOSPC)
 		request_fail(r, CODE_NO_ROOM, "the database's disk is full; nothing was changed");
+	else if (code == -EUCLEAN)
+		request_fail(r, CODE_UNAVAILABLE, "the database is damaged; see iron-control's log");
 	else if (code == -EBUSY)
 		request_fail(r, CODE_UNAVAILABLE, "the database is busy; try again");
 	else

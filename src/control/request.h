@@ -88,6 +88,7 @@ void request_note_outcome(struct request *r, const char *kind, const char *actio
 
 /* The handler runs again when the VM has changed, or (with expired set) when wait_ms have passed since the first wait.
  */
+#define REQUEST_WAITS_INDEX UINT64_MAX /* instead of a VM: until the audit index is whole */
 void request_wait_vm(struct request *r, uint64_t vm, unsigned wait_ms);
 /* The handler runs again once everything else that waits has had its turn. */
 void request_again(struct request *r);

@@ -3,17 +3,28 @@
 #include <errno.h>
 
 #include "audit/index.h"
+#include "base/clock.h"
 #include "base/log.h"
+#include "control/control.h"
 
-#define TURN_RECORDS 500 /* about 10 ms: requests wait no longer for the index than that */
+#define TURN_RECORDS 500 /* about 10 ms: what comes meanwhile waits no longer for the index than that */
 #define SEGMENT_TIMEOUT_MS 10000
+#define TRIM_EVENTS 500
+#define TRIM_INTERVAL_S 60
+#define DAY_MS 86400000
 
 struct tail {
 	struct store *store;
 	struct links *links;
 	struct audit_index *index;
-	struct event *turn;
+	struct event *turn, *trim;
 	struct store_tx tx;
+	unsigned keep_days;
+	bool fresh;	 /* nothing is indexed, and how much there is to index is not known yet */
+	bool broken;	 /* the store's index has to be begun anew, and could not be yet */
+	uint64_t target; /* the index is not whole before it has this sequence; 0: it is whole */
+	void (*whole)(void *user);
+	void *user;
 };
 
 struct want {
@@ -27,16 +38,129 @@ static void again(struct tail *t, unsigned ms)
 	evtimer_add(t->turn, &tv);
 }
 
+/* --- an index that is begun anew --- */
+
+static int set_target(struct tail *t, uint64_t seq)
+{
+	_cleanup_(store_tx_finish) struct store_tx tx = {0};
+	int r = store_begin(t->store, STORE_NORMAL, &tx);
+
+	if (r == 0)
+		r = store_index_set_target(t->store, seq);
+	if (r == 0)
+		r = store_commit(&tx);
+	if (r == 0)
+		t->target = seq;
+	return r;
+}
+
+static int load(struct tail *t)
+{
+	struct msg_audit_head position;
+	int r = store_index_position(t->store, &position);
+
+	if (r == 0)
+		r = store_index_target(t->store, &t->target);
+	if (r == 0)
+		t->fresh = position.segment == 0 && t->target == 0;
+	return r;
+}
+
+static bool is_reached(const struct tail *t, const struct audit_index_status *s)
+{
+	return s->position.seq >= t->target ||
+	       (s->position.segment == s->head.segment && s->position.offset >= s->head.offset);
+}
+
+static void look_whether_whole(struct tail *t)
+{
+	struct audit_index_status s;
+
+	audit_index_status(t->index, &s);
+	if (t->fresh || !t->target || !is_reached(t, &s) || set_target(t, 0))
+		return;
+	log_info("the audit index is whole", "seq=%llu skipped=%llu", (unsigned long long)s.position.seq,
+		 (unsigned long long)s.skipped);
+	t->whole(t->user);
+}
+
+int tail_reindex(struct tail *t, const char *why)
+{
+	log_warn("the audit index is built anew", "reason=%s", log_quote(why));
+	store_tx_finish(&t->tx);
+	int r = store_index_reset(t->store);
+	audit_index_restart(t->index);
+	t->fresh = true;
+	t->target = 0;
+	t->broken = r != 0;
+	if (r)
+		log_limited(LOG_LEVEL_ERROR, 1, "the audit index cannot be begun anew", "code=%d", r);
+	again(t, r ? 1000 : 0);
+	return r;
+}
+
+/* --- turns --- */
+
+static int step(struct tail *t)
+{
+	struct audit_index_status s;
+
+	audit_index_status(t->index, &s);
+	if (s.head.segment == 0)
+		return 0;
+	if (t->fresh) {
+		int r = set_target(t, s.head.seq);
+		if (r)
+			return r;
+		t->fresh = false;
+	}
+	return audit_index_step(t->index, TURN_RECORDS);
+}
+
 static void on_turn(evutil_socket_t fd, short what, void *arg)
 {
 	struct tail *t = arg;
-	int r = audit_index_step(t->index, TURN_RECORDS);
+	int r = t->broken ? -EUCLEAN : step(t);
 
+	if (r == -EUCLEAN || r == -ESTALE) {
+		tail_reindex(t, r == -EUCLEAN ? "it is damaged" : "it is that of another journal");
+		return;
+	}
 	if (r < 0)
 		log_limited(LOG_LEVEL_WARN, 1, "the audit index does not advance", "code=%d", r);
+	look_whether_whole(t);
 	if (r)
 		again(t, r > 0 ? 0 : 1000);
 }
+
+static int64_t forget_before(const struct tail *t)
+{
+	return t->keep_days ? real_ms() - (int64_t)t->keep_days * DAY_MS : INT64_MIN;
+}
+
+static int trim_some(struct tail *t, uint64_t *ret_n)
+{
+	_cleanup_(store_tx_finish) struct store_tx tx = {0};
+	int r = store_begin(t->store, STORE_NORMAL, &tx);
+
+	if (r == 0)
+		r = store_index_trim(t->store, forget_before(t), TRIM_EVENTS, ret_n);
+	return r ? r : store_commit(&tx);
+}
+
+static void on_trim(evutil_socket_t fd, short what, void *arg)
+{
+	static const struct timeval soon, later = {.tv_sec = TRIM_INTERVAL_S};
+	struct tail *t = arg;
+	uint64_t n = 0;
+	int r = t->broken ? 0 : trim_some(t, &n);
+
+	if (r)
+		log_limited(LOG_LEVEL_WARN, 1, "the audit index is not trimmed", "code=%d", r);
+	evtimer_add(t->trim, n == TRIM_EVENTS ? &soon : &later);
+}
+
+/* --- the sink --- */
 
 static int sink_position(struct msg_audit_head *ret, void *user)
 {
@@ -51,7 +175,11 @@ static int sink_begin(void *user)
 
 static int sink_put(uint64_t seq, int64_t time_ms, uint16_t type, const void *record, void *user)
 {
-	return store_index_put(((struct tail *)user)->store, seq, time_ms, type, record);
+	struct tail *t = user;
+
+	if (time_ms < forget_before(t))
+		return 0;
+	return store_index_put(t->store, seq, time_ms, type, record);
 }
 
 static int sink_commit(const struct msg_audit_head *position, void *user)
@@ -102,6 +230,8 @@ static int sink_want(uint64_t segment, void *user)
 	return r;
 }
 
+/* --- news, questions --- */
+
 void tail_on_head(struct tail *t, const struct msg_audit_head *head)
 {
 	audit_index_head(t->index, head);
@@ -109,17 +239,47 @@ void tail_on_head(struct tail *t, const struct msg_audit_head *head)
 		again(t, 0);
 }
 
-struct tail *tail_create(struct event_base *base, struct store *store, struct links *links)
+void tail_get_status(const struct tail *t, struct tail_status *ret)
+{
+	struct audit_index_status s;
+	uint64_t done = 0, part = 0;
+
+	audit_index_status(t->index, &s);
+	*ret = (struct tail_status){.whole = !t->fresh && !t->target, .skipped = s.skipped, .permille = 1000};
+	if (ret->whole || s.head.segment == 0)
+		return;
+	if (s.position.segment == s.head.segment)
+		part = s.head.offset ? 1000 * MIN(s.position.offset, s.head.offset) / s.head.offset : 0;
+	if (s.position.segment)
+		done = 1000 * (s.position.segment - 1) + part;
+	ret->permille = (unsigned)MIN(done / s.head.segment, (uint64_t)999);
+}
+
+static struct event *idle_timer(struct event_base *base, event_callback_fn fn, struct tail *t)
+{
+	struct event *e = evtimer_new(base, fn, t);
+
+	if (!e)
+		abort();
+	event_priority_set(e, CONTROL_IDLE);
+	return e;
+}
+
+struct tail *tail_create(struct event_base *base, struct store *store, struct links *links, unsigned keep_days,
+			 void (*whole)(void *user), void *user)
 {
 	static const struct audit_index_sink sink = {sink_position, sink_begin,    sink_put,
 	                                             sink_commit,   sink_rollback, sink_want};
+	static const struct timeval soon = {.tv_sec = 5};
 	struct tail *t = xcalloc(1, sizeof *t);
 
-	*t = (struct tail){.store = store, .links = links};
+	*t = (struct tail){.store = store, .links = links, .keep_days = keep_days, .whole = whole, .user = user};
+	t->broken = load(t) == -EUCLEAN;
 	t->index = audit_index_create(&sink, t);
-	t->turn = evtimer_new(base, on_turn, t);
-	if (!t->index || !t->turn)
-		abort();
+	t->turn = idle_timer(base, on_turn, t);
+	t->trim = idle_timer(base, on_trim, t);
+	if (keep_days)
+		evtimer_add(t->trim, &soon);
 	return t;
 }
 
@@ -128,6 +288,7 @@ void tail_destroy(struct tail *t)
 	if (!t)
 		return;
 	event_free(t->turn);
+	event_free(t->trim);
 	audit_index_destroy(t->index);
 	store_tx_finish(&t->tx);
 	free(t);

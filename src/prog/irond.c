@@ -20,6 +20,7 @@ const char irond_usage[] =
 	"  irond key create NAME [--workspace W] [--scopes S,S] [--expires TIME]\n"
 	"                           make an API key and print it; the workspace is the one of that name, made when\n"
 	"                           there is none, and `default` unless it is given\n"
+	"  irond audit reindex      build what `iron audit` lists anew from the journal\n"
 	"\n"
 	"  -c, --config FILE        instead of " CONF_DEFAULT_PATH "\n"
 	"      --libexec DIR        where the roles' programs are\n";

@@ -90,6 +90,19 @@ static int cmd_reload(const struct conf *conf)
 	return nobody_runs(r) ? not_running() : r < 0 ? complain(&e) : 0;
 }
 
+static int cmd_audit(const struct command_line *cl, const struct conf *conf)
+{
+	const char *words[] = {"reindex", NULL};
+	struct error e = {0};
+
+	if (cl->n != 2 || strcmp(cl->words[1], "reindex") != 0) {
+		fputs(irond_usage, stderr);
+		return 2;
+	}
+	int r = request(conf, words, &e);
+	return nobody_runs(r) ? not_running() : r < 0 ? complain(&e) : 0;
+}
+
 static int cmd_image(const struct command_line *cl, const struct conf *conf)
 {
 	const char *words[] = {"rescan", NULL};
@@ -164,6 +177,8 @@ int run_command(const struct command_line *cl, const struct conf *conf)
 		return cmd_image(cl, conf);
 	if (strcmp(word, "key") == 0)
 		return cmd_key(cl, conf);
+	if (strcmp(word, "audit") == 0)
+		return cmd_audit(cl, conf);
 	fputs(irond_usage, stderr);
 	return 2;
 }

@@ -224,8 +224,12 @@ int store_index_position(struct store *s, struct msg_audit_head *ret);
 int store_index_put(struct store *s, uint64_t seq, int64_t time_ms, uint16_t type, const void *record);
 /* In the same transaction as what was put before it. */
 int store_index_advance(struct store *s, const struct msg_audit_head *position);
-/* The index is emptied and its position all 0: for building it anew. */
+/* The index is thrown away and begun anew, its position all 0: for building it again. Not inside a transaction (-EALREADY). On
+ * failure there may be no index; call it again. */
 int store_index_reset(struct store *s);
+/* What the journal's last sequence was when the index was begun anew: until that is reached lists are not whole. 0: they are. */
+int store_index_target(struct store *s, uint64_t *ret);
+int store_index_set_target(struct store *s, uint64_t seq);
 /* Events older than before_ms are forgotten, at most `most` of them a call. ret_n: how many were. */
 int store_index_trim(struct store *s, int64_t before_ms, unsigned most, uint64_t *ret_n);
 

@@ -186,10 +186,16 @@ static void test_reset_and_trim(void **state)
 	assert_int_equal(WRITE(w, store_index_trim(w->store, 201000, 15, &n)), 0);
 	assert_int_equal(n, 5);
 	assert_int_equal(COUNT(), 30);
-	assert_int_equal(WRITE(w, store_index_reset(w->store)), 0);
+	assert_int_equal(WRITE(w, store_index_set_target(w->store, 500)), 0);
+	assert_int_equal(WRITE(w, store_index_reset(w->store)), -EALREADY);
+	assert_int_equal(store_index_reset(w->store), 0);
 	assert_int_equal(COUNT(), 0);
 	assert_int_equal(store_index_position(w->store, &head), 0);
-	assert_true(head.seq == 0 && head.segment == 0);
+	assert_int_equal(store_index_target(w->store, &n), 0);
+	assert_true(head.seq == 0 && head.segment == 0 && n == 0);
+	add_events(w, 1, 3); /* and it is one again */
+	world_reopen(w);
+	assert_int_equal(COUNT(), 3);
 }
 
 static void test_general_events(void **state)

@@ -268,25 +268,57 @@ static int index_attach(struct store *s, const char *path)
 	return r ? r : schema_index(s);
 }
 
+static int index_unlink(const char *path)
+{
+	static const char *const suffixes[] = {"", "-wal", "-shm"};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(suffixes); i++) {
+		_cleanup_free_ char *file = xasprintf("%s%s", path, suffixes[i]);
+		if (unlink(file) < 0 && errno != ENOENT)
+			return -errno;
+	}
+	return 0;
+}
+
 /* What the index holds can be had again from the journal; so one that cannot be used is thrown away. */
 static int index_open(struct store *s, const char *location, struct error *reterr)
 {
-	_cleanup_free_ char *path = xasprintf("%s/index.db", location);
-	int r = index_attach(s, path);
+	s->index_path = xasprintf("%s/index.db", location);
+	int r = index_attach(s, s->index_path);
 
 	if (r == -EUCLEAN) {
-		static const char *const suffixes[] = {"", "-wal", "-shm"};
 		store_exec(s, "DETACH ix"); /* it may not have come so far */
-		r = 0;
-		for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(suffixes); i++) {
-			_cleanup_free_ char *file = xasprintf("%s%s", path, suffixes[i]);
-			if (unlink(file) < 0 && errno != ENOENT)
-				r = -errno;
-		}
+		r = index_unlink(s->index_path);
 		if (r == 0)
-			r = index_attach(s, path);
+			r = index_attach(s, s->index_path);
 	}
-	return r ? error_set(reterr, r, "%s: %s", path, sqlite3_errmsg(s->db)) : 0;
+	return r ? error_set(reterr, r, "%s: %s", s->index_path, sqlite3_errmsg(s->db)) : 0;
+}
+
+/* A statement that was prepared keeps the database from being detached. -EBUSY: one runs. */
+static int statements_drop(struct store *s)
+{
+	struct map_slot *slot;
+
+	for (size_t i = 0; map_next(&s->statements, &i, &slot);)
+		if (((const struct statement *)slot->value)->busy)
+			return -EBUSY;
+	for (size_t i = 0; map_next(&s->statements, &i, &slot);)
+		statement_free(slot->value);
+	map_finish(&s->statements);
+	s->nstatements = 0;
+	return 0;
+}
+
+int store_index_reset(struct store *s)
+{
+	int r = s->in_tx ? -EALREADY : statements_drop(s);
+
+	if (r)
+		return r;
+	store_exec(s, "DETACH ix"); /* an earlier try may have ended after it */
+	r = index_unlink(s->index_path);
+	return r ? r : index_attach(s, s->index_path);
 }
 
 static int make_default_workspace(struct store *s)
@@ -354,5 +386,6 @@ void store_close(struct store *s)
 		statement_free(slot->value);
 	map_finish(&s->statements);
 	sqlite3_close(s->db);
+	free(s->index_path);
 	free(s);
 }

@@ -14,6 +14,7 @@ struct store {
 	bool in_tx;
 	struct map statements; /* text → struct statement */
 	unsigned nstatements;
+	char *index_path;
 };
 
 /* SQLite's result as an errno. */

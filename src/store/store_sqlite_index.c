@@ -36,12 +36,28 @@ int store_index_advance(struct store *s, const struct msg_audit_head *position)
 	return query_run(&q, NULL);
 }
 
-int store_index_reset(struct store *s)
+int store_index_target(struct store *s, uint64_t *ret)
 {
-	if (!s->in_tx)
-		return -ECANCELED;
-	return store_exec(s, "DELETE FROM ix.events; DELETE FROM ix.generals;"
-			     "UPDATE ix.position SET segment = 0, offset = 0, seq = 0");
+	_cleanup_(query_finish) struct query q = {0};
+	int r = query_begin(s, "SELECT target FROM ix.position", NULL, &q);
+
+	if (r == 0)
+		r = query_step(&q);
+	if (r <= 0)
+		return r ? r : -EUCLEAN;
+	*ret = column_u64(&q);
+	return 0;
+}
+
+int store_index_set_target(struct store *s, uint64_t seq)
+{
+	_cleanup_(query_finish) struct query q = {0};
+	int r = query_begin_write(s, "UPDATE ix.position SET target = ?", &q);
+
+	if (r)
+		return r;
+	bind_u64(&q, seq);
+	return query_run(&q, NULL);
 }
 
 /* An event as it stands when it is judged; `closed` for what has no end of its own. */

@@ -67,13 +67,13 @@ static const struct step steps[] = {
 };
 
 /* The index's tables are made anew, not migrated: with another number the file counts as damaged. */
-#define INDEX_VERSION "1"
+#define INDEX_VERSION "2"
 static const char index_sql[] =
 	"BEGIN;"
 	"CREATE TABLE ix.position ("
 	"  one INTEGER PRIMARY KEY CHECK (one = 1), segment INTEGER NOT NULL, offset INTEGER NOT NULL,"
-	"  seq INTEGER NOT NULL) STRICT;"
-	"INSERT INTO ix.position VALUES (1, 0, 0, 0);"
+	"  seq INTEGER NOT NULL, target INTEGER NOT NULL) STRICT;"
+	"INSERT INTO ix.position VALUES (1, 0, 0, 0, 0);"
 	"CREATE TABLE ix.events ("
 	"  seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, workspace INTEGER NOT NULL, vm INTEGER NOT NULL, host TEXT NOT NULL,"
 	"  cidr TEXT NOT NULL, address TEXT NOT NULL, port INTEGER NOT NULL, protocol INTEGER NOT NULL, method TEXT NOT NULL,"
