@@ -18,6 +18,7 @@ struct audit_index {
 	uint64_t asked; /* a segment that was asked for and has not come, 0: none */
 	int failed;	/* why it did not come, told once by the next step */
 	uint64_t skipped;
+	int64_t created_ns; /* of the segment at position; 0: not known yet */
 };
 
 struct audit_index *audit_index_create(const struct audit_index_sink *sink, void *user)
@@ -63,6 +64,7 @@ void audit_index_restart(struct audit_index *x)
 	x->asked = 0;
 	x->failed = 0;
 	x->skipped = 0;
+	x->created_ns = 0;
 	x->position = (struct msg_audit_head){0}; /* a segment that is still to come is no answer any more */
 }
 
@@ -71,6 +73,7 @@ static void go_to_next(struct audit_index *x)
 	drop_segment(x);
 	x->position.segment++;
 	x->position.offset = 0;
+	x->created_ns = 0;
 }
 
 void audit_index_segment(struct audit_index *x, uint64_t number, int fd, int code)
@@ -120,8 +123,14 @@ static int begin_segment(struct audit_index *x)
 		r = x->reader.header.number != x->position.segment ? -EBADMSG :
 								     audit_reader_seek(&x->reader, x->position.offset);
 	}
-	if (r == 0)
+	if (r == 0 && x->created_ns && x->created_ns != x->reader.header.created_ns) {
+		drop_segment(x);
+		return -ESTALE;
+	}
+	if (r == 0) {
+		x->created_ns = x->reader.header.created_ns;
 		return 1;
+	}
 	if (x->position.segment >= x->head.segment)
 		drop_segment(x); /* asked for again */
 	return give_up(x, r) < 0 ? r : 0;
@@ -170,7 +179,7 @@ static int turn(struct audit_index *x, unsigned most, bool *ret_sink_failed)
 	if (r < 0 || at.offset == x->position.offset)
 		x->sink->rollback(x->user);
 	else
-		r = x->sink->commit(&at, x->user);
+		r = x->sink->commit(&at, x->created_ns, x->user);
 	if (r < 0) {
 		drop_segment(x); /* read again from the position that holds */
 		return r;
@@ -182,7 +191,7 @@ static int turn(struct audit_index *x, unsigned most, bool *ret_sink_failed)
 
 static int load(struct audit_index *x)
 {
-	int r = x->sink->position(&x->position, x->user);
+	int r = x->sink->position(&x->position, &x->created_ns, x->user);
 
 	if (r < 0)
 		return r;

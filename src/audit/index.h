@@ -15,11 +15,12 @@
 #include "codec/record.h"
 
 struct audit_index_sink {
-	int (*position)(struct msg_audit_head *ret, void *user); /* once, at the first step */
+	/* Once, at the first step. created_ns: when the segment at the position was begun, by its header: which journal it is of */
+	int (*position)(struct msg_audit_head *ret, int64_t *ret_created_ns, void *user);
 	int (*begin)(void *user);
 	/* record: the decoded struct of `type`. Only types that record_wire knows. */
 	int (*put)(uint64_t seq, int64_t time_ms, uint16_t type, const void *record, void *user);
-	int (*commit)(const struct msg_audit_head *position, void *user);
+	int (*commit)(const struct msg_audit_head *position, int64_t created_ns, void *user);
 	void (*rollback)(void *user); /* after begin, instead of commit */
 	int (*want)(uint64_t segment, void *user); /* may answer at once, from inside */
 };
@@ -32,8 +33,8 @@ void audit_index_destroy(struct audit_index *x);
 void audit_index_head(struct audit_index *x, const struct msg_audit_head *head);
 /* The answer to sink.want: a descriptor, owned from now on, or -1 and why (-ENOENT: it is gone, the next one is read). */
 void audit_index_segment(struct audit_index *x, uint64_t number, int fd, int code);
-/* At most `most` records, in one transaction of the sink. -ESTALE: the position is past the journal's end, so the index is
- * that of another journal: empty the sink and restart. */
+/* At most `most` records, in one transaction of the sink. -ESTALE: the position is past the journal's end, or
+ * in a segment of another time, so the index is that of another journal: empty the sink and restart. */
 int audit_index_step(struct audit_index *x, unsigned most);
 /* Anew from the journal's start (the sink has been emptied). */
 void audit_index_restart(struct audit_index *x);

@@ -418,15 +418,17 @@ struct sink {
 	struct world *w;
 	struct audit_index *index;
 	struct msg_audit_head kept, at;
+	int64_t kept_created;
 	VEC(uint64_t) kept_seqs, seqs;
 	int fail_put, fail_commit;
 	bool later; /* segments come after the step, not within it */
 	uint64_t wanted, missing;
 };
 
-static int sink_position(struct msg_audit_head *ret, void *user)
+static int sink_position(struct msg_audit_head *ret, int64_t *ret_created_ns, void *user)
 {
 	*ret = ((struct sink *)user)->kept;
+	*ret_created_ns = ((struct sink *)user)->kept_created;
 	return 0;
 }
 
@@ -448,7 +450,7 @@ static int sink_put(uint64_t seq, int64_t time_ms, uint16_t type, const void *re
 	return 0;
 }
 
-static int sink_commit(const struct msg_audit_head *position, void *user)
+static int sink_commit(const struct msg_audit_head *position, int64_t created_ns, void *user)
 {
 	struct sink *s = user;
 	bool fails = s->fail_commit && --s->fail_commit == 0;
@@ -459,6 +461,7 @@ static int sink_commit(const struct msg_audit_head *position, void *user)
 	if (fails)
 		return -EIO;
 	s->kept = *position;
+	s->kept_created = created_ns;
 	return 0;
 }
 
@@ -563,6 +566,7 @@ static void test_index_tails(void **state)
 	/* all of it again, into an empty sink */
 	s.kept_seqs.n = 0;
 	s.kept = (struct msg_audit_head){0};
+	s.kept_created = 0;
 	audit_index_restart(s.index);
 	run_index(&s, j);
 	expect_indexed(&s, 20112);
@@ -628,6 +632,46 @@ static void test_index_passes_damage(void **state)
 	audit_index_status(s.index, &status);
 	assert_int_equal(status.skipped, 1);
 	assert_true(status.position.seq == 30000 && s.kept_seqs.n > 8000 && s.kept_seqs.n < 30000);
+	audit_journal_close(j);
+	sink_finish(&s);
+}
+
+/* A position that this journal cannot have given: past its end, or in a segment that was begun at another time. */
+static void test_index_of_another_journal(void **state)
+{
+	struct sink s = {.w = *state};
+	struct audit_journal *j = open_journal(s.w, NULL);
+	const struct msg_audit_head none = {0};
+	struct msg_audit_head head;
+
+	s.index = audit_index_create(&sink_calls, &s);
+	append_progress(j, 100);
+	run_index(&s, j);
+	expect_indexed(&s, 100);
+	append_progress(j, 10);
+	audit_journal_head(j, &head);
+	for (unsigned i = 0; i < 3; i++) {
+		int64_t created = s.kept_created;
+		struct msg_audit_head kept = s.kept;
+		if (i == 0)
+			s.kept_created++;
+		else if (i == 1)
+			s.kept.segment = head.segment + 1;
+		else
+			s.kept.offset = head.offset + 8;
+		audit_index_restart(s.index);
+		audit_index_head(s.index, &head);
+		assert_int_equal(audit_index_step(s.index, 50), -ESTALE);
+		assert_int_equal(audit_index_step(s.index, 50), -ESTALE);
+		s.kept = kept;
+		s.kept_created = created;
+	}
+	s.kept = none;
+	s.kept_created = 0;
+	s.kept_seqs.n = 0;
+	audit_index_restart(s.index);
+	run_index(&s, j);
+	expect_indexed(&s, 110);
 	audit_journal_close(j);
 	sink_finish(&s);
 }
@@ -701,7 +745,7 @@ int main(void)
 		T(test_torn_at_every_byte), T(test_damage_is_kept_and_passed), T(test_damaged_header),
 		T(test_a_made_segment_is_emptied), T(test_reader_follows), T(test_index_tails),
 		T(test_index_ahead_of_the_journal), T(test_index_failures),
-		T(test_index_passes_damage), cmocka_unit_test(test_openset), cmocka_unit_test(test_budget),
+		T(test_index_passes_damage), T(test_index_of_another_journal), cmocka_unit_test(test_openset), cmocka_unit_test(test_budget),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

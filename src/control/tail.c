@@ -22,6 +22,7 @@ struct tail {
 	unsigned keep_days;
 	bool fresh;	 /* nothing is indexed, and how much there is to index is not known yet */
 	bool broken;	 /* the store's index has to be begun anew, and could not be yet */
+	int64_t created_ns; /* as the store has it */
 	uint64_t target; /* the index is not whole before it has this sequence; 0: it is whole */
 	void (*whole)(void *user);
 	void *user;
@@ -162,9 +163,15 @@ static void on_trim(evutil_socket_t fd, short what, void *arg)
 
 /* --- the sink --- */
 
-static int sink_position(struct msg_audit_head *ret, void *user)
+static int sink_position(struct msg_audit_head *ret, int64_t *ret_created_ns, void *user)
 {
-	return store_index_position(((struct tail *)user)->store, ret);
+	struct tail *t = user;
+	int r = store_index_position(t->store, ret);
+
+	if (r == 0)
+		r = store_index_segment(t->store, &t->created_ns);
+	*ret_created_ns = t->created_ns;
+	return r;
 }
 
 static int sink_begin(void *user)
@@ -182,13 +189,19 @@ static int sink_put(uint64_t seq, int64_t time_ms, uint16_t type, const void *re
 	return store_index_put(t->store, seq, time_ms, type, record);
 }
 
-static int sink_commit(const struct msg_audit_head *position, void *user)
+static int sink_commit(const struct msg_audit_head *position, int64_t created_ns, void *user)
 {
 	struct tail *t = user;
 	int r = store_index_advance(t->store, position);
 
+	if (r == 0 && created_ns != t->created_ns)
+		r = store_index_set_segment(t->store, created_ns);
 	if (r == 0)
-		return store_commit(&t->tx);
+		r = store_commit(&t->tx);
+	if (r == 0) {
+		t->created_ns = created_ns;
+		return 0;
+	}
 	store_tx_finish(&t->tx);
 	return r;
 }

@@ -96,7 +96,10 @@ static int parse(int argc, char **argv, struct command_line *ret)
 	*ret = cl;
 	if ((cl.n == 0) != cl.foreground)
 		return -EINVAL;
-	const bool has_object = cl.n > 0 && (strcmp(cl.words[0], "image") == 0 || strcmp(cl.words[0], "key") == 0);
+	static const char *const objects[] = {"image", "key", "audit"};
+	bool has_object = false;
+	for (size_t i = 0; cl.n > 0 && i < ARRAY_SIZE(objects); i++)
+		has_object |= strcmp(cl.words[0], objects[i]) == 0;
 	return cl.n > 1 && !has_object ? -EINVAL : 0;
 }
 

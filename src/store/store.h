@@ -224,6 +224,9 @@ int store_index_position(struct store *s, struct msg_audit_head *ret);
 int store_index_put(struct store *s, uint64_t seq, int64_t time_ms, uint16_t type, const void *record);
 /* In the same transaction as what was put before it. */
 int store_index_advance(struct store *s, const struct msg_audit_head *position);
+/* When the segment at the position was begun (its header): tells one journal from another. 0 at first. */
+int store_index_segment(struct store *s, int64_t *ret_created_ns);
+int store_index_set_segment(struct store *s, int64_t created_ns);
 /* The index is thrown away and begun anew, its position all 0: for building it again. Not inside a transaction (-EALREADY). On
  * failure there may be no index; call it again. */
 int store_index_reset(struct store *s);

@@ -36,28 +36,53 @@ int store_index_advance(struct store *s, const struct msg_audit_head *position)
 	return query_run(&q, NULL);
 }
 
-int store_index_target(struct store *s, uint64_t *ret)
+static int position_number(struct store *s, const char *sql, int64_t *ret)
 {
 	_cleanup_(query_finish) struct query q = {0};
-	int r = query_begin(s, "SELECT target FROM ix.position", NULL, &q);
+	int r = query_begin(s, sql, NULL, &q);
 
 	if (r == 0)
 		r = query_step(&q);
 	if (r <= 0)
 		return r ? r : -EUCLEAN;
-	*ret = column_u64(&q);
+	*ret = column_i64(&q);
 	return 0;
+}
+
+static int set_position_number(struct store *s, const char *sql, int64_t v)
+{
+	_cleanup_(query_finish) struct query q = {0};
+	int r = query_begin_write(s, sql, &q);
+
+	if (r)
+		return r;
+	bind_i64(&q, v);
+	return query_run(&q, NULL);
+}
+
+int store_index_segment(struct store *s, int64_t *ret_created_ns)
+{
+	return position_number(s, "SELECT created FROM ix.position", ret_created_ns);
+}
+
+int store_index_set_segment(struct store *s, int64_t created_ns)
+{
+	return set_position_number(s, "UPDATE ix.position SET created = ?", created_ns);
+}
+
+int store_index_target(struct store *s, uint64_t *ret)
+{
+	int64_t target;
+	int r = position_number(s, "SELECT target FROM ix.position", &target);
+
+	if (r == 0)
+		*ret = (uint64_t)target;
+	return r;
 }
 
 int store_index_set_target(struct store *s, uint64_t seq)
 {
-	_cleanup_(query_finish) struct query q = {0};
-	int r = query_begin_write(s, "UPDATE ix.position SET target = ?", &q);
-
-	if (r)
-		return r;
-	bind_u64(&q, seq);
-	return query_run(&q, NULL);
+	return set_position_number(s, "UPDATE ix.position SET target = ?", (int64_t)seq);
 }
 
 /* An event as it stands when it is judged; `closed` for what has no end of its own. */
