@@ -132,6 +132,37 @@ static void print_roles(const json_t *roles)
 	table_finish(&t);
 }
 
+/* "12.0 GiB of 23.5 GiB", of members that count MiB. */
+static void print_share(const json_t *host, const char *name, const char *part, const char *whole, const char *what)
+{
+	_cleanup_free_ char *a = out_size((double)get_integer(host, part) * 1048576), *b = out_size((double)get_integer(host, whole) * 1048576);
+	_cleanup_free_ char *text = xasprintf("%s of %s %s", a, b, what);
+	out_field(name, text);
+}
+
+static void print_host(const json_t *host)
+{
+	static const char *const plain[][2] = {{"version", "version"},
+					       {"accelerator", "accelerator"},
+					       {"", "accelerator_reason"},
+					       {"isolation", "isolation"},
+					       {"sandbox", "sandbox"},
+					       {"encryption", "encryption"},
+					       {"QEMU", "qemu_version"},
+					       {"kernel", "kernel"},
+					       {"cgroup", "cgroup"}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
+		out_field(plain[i][0], get_string(host, plain[i][1]));
+	_cleanup_free_ char *vms = xasprintf("%lld running, %lld in all", get_integer(host, "vms_running"), get_integer(host, "vms_total"));
+	_cleanup_free_ char *cpus = xasprintf("%lld", get_integer(host, "cpus"));
+	out_field("CPUs", cpus);
+	print_share(host, "memory", "memory_available_mib", "memory_total_mib", "free");
+	print_share(host, "for VMs", "memory_committed_mib", "memory_budget_mib", "given away");
+	print_share(host, "disk", "disk_available_mib", "disk_total_mib", "free");
+	out_field("VMs", vms);
+}
+
 static int run_host(struct context *c)
 {
 	_cleanup_(reply_finish) struct reply r = {0};
@@ -143,7 +174,7 @@ static int run_host(struct context *c)
 		out_json(data);
 		return 0;
 	}
-	print_object(data);
+	print_host(data);
 	print_roles(json_object_get(data, "roles"));
 	return 0;
 }

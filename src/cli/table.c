@@ -41,13 +41,13 @@ static size_t total_width(const size_t *widths, size_t n)
 	return total > GAP ? total - GAP : 0;
 }
 
-/* Takes one column from the widest that may give one. */
-static bool narrow(const struct table *t, size_t *widths)
+/* Takes one column from the widest that may give one; at the last, any may. */
+static bool narrow(const struct table *t, size_t *widths, bool last_resort)
 {
 	size_t best = COLUMNS_MAX;
 
 	for (size_t i = 0; i < t->n_columns; i++)
-		if (widths[i] > least_of(&t->columns[i]) && (best == COLUMNS_MAX || widths[i] > widths[best]))
+		if (widths[i] > (last_resort ? 1 : least_of(&t->columns[i])) && (best == COLUMNS_MAX || widths[i] > widths[best]))
 			best = i;
 	if (best == COLUMNS_MAX)
 		return false;
@@ -77,13 +77,13 @@ static void fit(const struct table *t, size_t window, size_t widths[COLUMNS_MAX]
 		natural[i] = MAX(strlen(t->columns[i].title), (size_t)1);
 	for (size_t i = 0; i < t->n; i++)
 		natural[i % t->n_columns] = MAX(natural[i % t->n_columns], MIN(out_width(t->cells[i].text), window));
-	for (;;) {
+	do {
 		memcpy(widths, natural, sizeof natural);
-		while (total_width(widths, t->n_columns) > window && narrow(t, widths))
+		while (total_width(widths, t->n_columns) > window && narrow(t, widths, false))
 			;
-		if (total_width(widths, t->n_columns) <= window || !leave_out(t, natural))
-			return;
-	}
+	} while (total_width(widths, t->n_columns) > window && leave_out(t, natural));
+	while (total_width(widths, t->n_columns) > window && narrow(t, widths, true))
+		;
 }
 
 static void print_cell(const struct column *c, const char *text, const char *style, size_t width, bool last)

@@ -36,7 +36,7 @@ void vm_show(struct context *c, const json_t *vm)
 
 static void print_vms(const json_t *data)
 {
-	static const struct column columns[] = {{"NAME", 8, 0, false}, {"STATUS", 7, 0, false},	 {"IMAGE", 6, 4, false}, {"CPU", 0, 5, true},
+	static const struct column columns[] = {{"NAME", 18, 0, false}, {"STATUS", 8, 0, false},	 {"IMAGE", 6, 4, false}, {"CPU", 0, 5, true},
 						{"MEMORY", 9, 5, true}, {"CREATED", 10, 3, false}, {"LABELS", 8, 6, false}, {"ID", 16, 2, false}};
 	const json_t *vm;
 	struct table t;

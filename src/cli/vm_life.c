@@ -65,10 +65,11 @@ int vm_wait(struct context *c, const char *id, const char *detail, long seconds,
 		json_t *vm = json_object_get(r.body, "data");
 		const char *reason = get_string(vm, "status_reason");
 		snprintf(w.step, sizeof w.step, "%s", *reason ? reason : get_string(vm, "status_detail"));
-		on_tick(&w);
 		json_decref(*ret);
 		*ret = json_incref(vm);
 		e = judge(c, vm, detail, end, seconds);
+		if (e == -EAGAIN)
+			on_tick(&w);
 		if (e == -EAGAIN && !ready)
 			usleep(150000);
 	}
