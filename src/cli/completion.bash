@@ -13,9 +13,12 @@ _iron_kind() {
 	RULE) COMPREPLY=($(compgen -W "$(_iron_ask egress list)" -- "$cur")) ;;
 	EXEC) COMPREPLY=($(compgen -W "$(_iron_ask ps "$vm")" -- "$cur")) ;;
 	SRC | DST)
-		compopt -o filenames -o nospace
+		local vms=()
+		[[ $cur == */* || $cur == *:* ]] || vms=($(compgen -S : -W "$(_iron_ask list)" -- "$cur"))
 		COMPREPLY=($(compgen -f -- "$cur"))
-		[[ $cur == */* || $cur == *:* ]] || COMPREPLY+=($(compgen -S : -W "$(_iron_ask list)" -- "$cur")) ;;
+		# a name that is completed as a file's gets its colon escaped
+		if ((${#vms[@]})); then compopt -o nospace; else compopt -o filenames; fi
+		COMPREPLY+=("${vms[@]}") ;;
 	FILE | PATH) compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur")) ;;
 	DIR) compopt -o filenames; COMPREPLY=($(compgen -d -- "$cur")) ;;
 	COMMAND) IFS=' '; COMPREPLY=($(compgen -W "$_iron_words" -- "$cur")) ;;

@@ -125,14 +125,19 @@ static bool is_first_of_group(const struct command *c)
 	return true;
 }
 
-static void print_bash_words(FILE *to)
+static void first_words(FILE *to)
 {
-	fprintf(to, "_iron_words='");
 	FOR_EACH_COMMAND(c)
 	{
 		if (!strchr(c->name, ' ') || is_first_of_group(c))
 			fprintf(to, "%.*s ", (int)strcspn(c->name, " "), c->name);
 	}
+}
+
+static void print_bash_words(FILE *to)
+{
+	fprintf(to, "_iron_words='");
+	first_words(to);
 	fprintf(to, "'\n_iron_second() {\n\tcase $1 in\n");
 	FOR_EACH_COMMAND(c)
 	{
@@ -196,7 +201,11 @@ static void fish_values(FILE *to, const char *kind)
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
 		if (strcmp(known[i].kind, one) == 0)
 			fprintf(to, " -a '%s'", known[i].values);
-	if (strchr(kind, '|')) {
+	if (strcmp(one, "COMMAND") == 0) {
+		fprintf(to, " -a '");
+		first_words(to);
+		fprintf(to, "'");
+	} else if (strchr(kind, '|')) {
 		fprintf(to, " -a '");
 		for (const char *p = kind; *p; p++)
 			fputc(*p == '|' ? ' ' : *p, to);
@@ -222,9 +231,30 @@ static void fish_option(FILE *to, const struct command *c, const struct arg_opti
 	fputc('\n', to);
 }
 
+/* The options that take a value, once each. */
+static void fish_valued(FILE *to)
+{
+	_cleanup_(buf_finish) struct buf all = {0};
+
+	buf_append_byte(&all, ' ');
+	FOR_EACH_COMMAND(c)
+	{
+		for (const struct arg_option *list = c->options; list; list = list == c->options ? common_options : NULL)
+			for (const struct arg_option *o = list; o->name; o++) {
+				_cleanup_free_ char *name = xasprintf(" --%s ", o->name), *letter = xasprintf(" -%c ", o->letter);
+				if (o->value && !memmem(all.data, all.len, name, strlen(name)))
+					buf_printf(&all, "%s", name + 1);
+				if (o->value && o->letter && !memmem(all.data, all.len, letter, strlen(letter)))
+					buf_printf(&all, "%s", letter + 1);
+			}
+	}
+	fprintf(to, "set -g __iron_valued%.*s\n", STR_ARG(buf_str(&all)));
+}
+
 static void print_fish(FILE *to)
 {
 	fputs(fish_head, to);
+	fish_valued(to);
 	FOR_EACH_COMMAND(c)
 	{
 		_cleanup_free_ char *kinds = kinds_of(c);

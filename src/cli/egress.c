@@ -365,7 +365,8 @@ const struct command egress_commands[] = {
 	{"egress mode", "[enforce | warn | inherit]", "show or set what happens to what no rule allows",
 	 "enforce stops it; warn lets it pass and puts it on record.\n", "iron egress mode\niron egress mode warn --vm demo\n", mode_options, 0, 1, 0,
 	 run_mode},
-	{"egress explain", "URL|HOST[:PORT]", "what a VM's request would meet, and which rule decides; nothing is sent", NULL,
+	{"egress explain", "TARGET", "what a VM's request would meet, and which rule decides; nothing is sent",
+	 "TARGET is a URL, a host, or HOST:PORT.\n",
 	 "iron egress explain --vm demo https://api.example.com/v1/models\niron egress explain --vm demo git.example.com:22\n"
 	 "iron egress explain --vm demo api.example.com --method DELETE --path /v1/files/1\n",
 	 explain_options, 1, 1, 0, run_explain},
