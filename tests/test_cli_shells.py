@@ -114,7 +114,7 @@ def test_bash(api, place):
                   ["bind 'set enable-bracketed-paste off'", f". {place}/iron.bash"])
     try:
         complete_in(shell, WHOLE)
-        shell.type("iron show d\t\t")
+        shell.type("iron show d\t\t\t")
         seen = shell.until(rb"(?s)demo.*delta|delta.*demo")
         assert "zebra" not in seen
     finally:
