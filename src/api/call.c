@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "api/idempotency.h"
 #include "api/openapi.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -21,6 +22,7 @@ static void free_unless_held(struct call *c)
 		return;
 	OPENSSL_cleanse(c->key_hash, sizeof c->key_hash);
 	answer_finish(&c->answer);
+	buf_finish(&c->kept_body);
 	arena_finish(&c->arena);
 	free(c);
 }
@@ -52,6 +54,9 @@ void call_identify(const struct call *c, struct msg_req *ret)
 	*ret = (struct msg_req){.op = (uint16_t)c->op, .address = str_of(c->address), .client = str_of(c->client)};
 	if (c->has_key)
 		ret->key_hash = str_make(c->key_hash, sizeof c->key_hash);
+	ret->idempotency_key = c->idempotency_key;
+	if (c->idempotency_key.len)
+		ret->fingerprint = str_make(c->fingerprint, sizeof c->fingerprint);
 }
 
 /* Probes come every few seconds and say nothing about anyone. */
@@ -68,6 +73,7 @@ void call_record(struct call *c, unsigned status)
 	if (c->ended)
 		return;
 	c->ended = true;
+	idempotency_tell_lost(c);
 	call_identify(c, &who);
 	if (!c->api->control || !is_worth_recording(c, status))
 		return;
@@ -81,6 +87,7 @@ void call_answer(struct call *c, unsigned status, struct buf *body)
 {
 	struct conn *conn = take_ptr(c->conn);
 
+	idempotency_tell(c, status, buf_str(body));
 	call_record(c, status);
 	if (conn)
 		conn_answer(conn, status, c->headers, body);
@@ -234,8 +241,9 @@ static void check_headers(struct call *c, const struct http1_request *req)
 		note_failure(c, CODE_UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json");
 	if (http1_header_find(&req->head, STR("content-encoding"), NULL))
 		note_failure(c, CODE_UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not supported: send the body as it is");
-	if (http1_header_find(&req->head, STR("idempotency-key"), NULL))
-		note_failure(c, CODE_VALIDATION_ERROR, "Idempotency-Key is not supported yet: leave it out");
+	const char *wrong = idempotency_take(c, req);
+	if (wrong)
+		note_failure(c, CODE_VALIDATION_ERROR, "%s", wrong);
 	if (c->op == OP_VM_EXEC &&
 	    http1_list_has(http1_header_value(&req->head, STR("accept")), STR("text/event-stream")))
 		note_failure(c, CODE_VALIDATION_ERROR, "Accept: text/event-stream is not supported yet; use the WebSocket");
@@ -324,13 +332,47 @@ void call_refuse(struct api *api, struct conn *conn, unsigned status, const char
 
 static bool on_answer(struct ipc_peer *peer, const struct ipc_msg *m, void *arg);
 
+static void answer_kept(struct call *c)
+{
+	struct buf body = c->kept_body;
+
+	c->kept_body = (struct buf){0};
+	add_header(c, "Idempotent-Replayed: true\r\n");
+	call_answer(c, c->kept_status, &body);
+	call_release(c);
+}
+
+/* Before the asker's own: what the call was answered with once before needs nothing of it. */
+static bool on_asked(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
+{
+	struct call *c = arg;
+	const struct msg_done *done = m && m->info->type == MSG_TYPE_msg_done ? IPC_RECORD(m, msg_done) : NULL;
+
+	if (m && m->info->type == MSG_TYPE_row_kept) {
+		c->kept_status = IPC_RECORD(m, row_kept)->status;
+		buf_append_str(&c->kept_body, IPC_RECORD(m, row_kept)->body);
+		return false;
+	}
+	if (done && done->status == 200 && c->kept_status) {
+		answer_kept(c);
+		return true;
+	}
+	if (done && done->replayed)
+		add_header(c, "Idempotent-Replayed: true\r\n");
+	c->owes_answer = done && done->status == 200 && done->value && c->idempotency_key.len;
+	if (!c->conn)
+		idempotency_tell_lost(c);
+	return c->asked(peer, m, arg);
+}
+
 int call_ask(struct call *c, enum msg_type type, const void *record, unsigned timeout_ms, ipc_answer *answered)
 {
 	if (!c->api->control) {
 		call_fail(c, CODE_UNAVAILABLE, "iron-control is starting: try again");
 		return -EPIPE;
 	}
-	int r = ipc_call(c->api->control, type, record, NULL, 0, timeout_ms, answered, c);
+	c->asked = answered;
+	int r = ipc_call(c->api->control, type, record, NULL, 0, timeout_ms, on_asked, c);
 	if (r == -EINVAL || r == -EMSGSIZE)
 		call_fail(c, CODE_VALIDATION_ERROR, "the request is too large: shorten its lists");
 	else if (r)
@@ -479,6 +521,7 @@ static void ask(struct call *c)
 void call_start(struct call *c, struct buf *body)
 {
 	call_hold(c);
+	idempotency_seal(c, buf_str(body));
 	if (!c->fail_status)
 		take_body(c, buf_str(body));
 	if (c->has_key && (c->fail_status || c->op == OP_VM_EXEC_WS))

@@ -17,6 +17,13 @@ struct call {
 	uint32_t scopes; /* of the key, once they were asked for */
 	char address[64], client[129], method[17], path[256];
 	struct str websocket_key;
+	/* idempotency.h: the key, empty: none; what call it belongs to; iron-control waits to be told the answer */
+	struct str idempotency_key;
+	uint8_t fingerprint[32];
+	bool owes_answer;
+	ipc_answer *asked; /* call_ask's */
+	uint16_t kept_status; /* an answer that was kept came in place of rows: 0, none */
+	struct buf kept_body;
 	uint64_t started_us;
 	uint16_t fail_status; /* set: what it will answer, whatever comes */
 	enum api_code fail_code;

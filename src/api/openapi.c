@@ -39,6 +39,8 @@ uint64_t openapi_errors(enum api_op op)
 		set |= ERR(UNAUTHORIZED) | ERR(SCOPE_MISSING);
 	if (strcmp(info->method, "GET") != 0)
 		set |= ERR(NO_ROOM);
+	if (strcmp(info->method, "POST") == 0)
+		set |= ERR(IDEMPOTENCY_MISMATCH) | ERR(QUOTA_EXCEEDED);
 	return set;
 }
 
@@ -327,6 +329,19 @@ static void put_path_parameters(struct json *j, struct str path)
 	}
 }
 
+static void put_idempotency_key(struct json *j)
+{
+	put_parameter(j, "Idempotency-Key", "header", false,
+		      "The same key with the same call is done once within 24 h, and answered the same way again");
+	json_object_begin(j, "schema");
+	json_str(j, "type", STR("string"));
+	json_u64(j, "minLength", 1);
+	json_u64(j, "maxLength", 255);
+	json_str(j, "pattern", STR("^[!-~]+$"));
+	json_object_end(j);
+	json_object_end(j);
+}
+
 static void put_parameters(struct json *j, const struct op_info *info, const struct op_shape *shape)
 {
 	json_array_begin(j, "parameters");
@@ -337,6 +352,8 @@ static void put_parameters(struct json *j, const struct op_info *info, const str
 		schema_of_parameter(j, "schema", f);
 		json_object_end(j);
 	}
+	if (strcmp(info->method, "POST") == 0)
+		put_idempotency_key(j);
 	json_array_end(j);
 }
 

@@ -91,6 +91,8 @@ WIRE_DEFINE(msg_explain, MSG_EXPLAIN_FIELDS);
 WIRE_DEFINE(row_summary, ROW_SUMMARY_FIELDS);
 WIRE_DEFINE(row_general, ROW_GENERAL_FIELDS);
 WIRE_DEFINE(row_explain, ROW_EXPLAIN_FIELDS);
+WIRE_DEFINE(msg_keep, MSG_KEEP_FIELDS);
+WIRE_DEFINE(row_kept, ROW_KEPT_FIELDS);
 
 #define MSG_INFO(number, record, fds) {(number), (fds), &record##_wire},
 #define MSG_FITS(number, record, fds) _Static_assert(sizeof(struct record) <= MSG_RECORD_MAX, #record " is too large");

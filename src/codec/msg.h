@@ -104,7 +104,10 @@
 	M(142, msg_explain, 0)                                                                                         \
 	M(145, row_summary, 0)                                                                                         \
 	M(146, row_general, 0)                                                                                         \
-	M(147, row_explain, 0)
+	M(147, row_explain, 0)                                                                                         \
+	/* Idempotency-Key */                                                                                          \
+	M(150, msg_keep, 0)                                                                                            \
+	M(151, row_kept, 0)
 
 #define MSG_ENUM(number, record, fds) MSG_TYPE_##record = (number),
 enum msg_type { MSG_TABLE(MSG_ENUM) };

@@ -14,8 +14,16 @@
  * DELETE ends with 204 and no row, VM_POLICY_DELETE too; CREATE with 201. An op in another record is a fault (500).
  *
  * key_hash: SHA-256 of the bearer key, empty when there was none. op: enum api_op (model/op.h), which decides the scope.
- * address: the client's; client: its User-Agent, cut. */
-#define REQ(F, T) F(T, str, key_hash, 32) F(T, u16, op, 0) F(T, str, address, 64) F(T, str, client, 128)
+ * address: the client's; client: its User-Agent, cut.
+ * idempotency_key: the header's value, empty: there was none (or the method is not POST). fingerprint: SHA-256 of method,
+ * path, query and body, with it. */
+#define REQ(F, T)                                                                                                      \
+	F(T, str, key_hash, 32)                                                                                        \
+	F(T, u16, op, 0)                                                                                               \
+	F(T, str, address, 64)                                                                                         \
+	F(T, str, client, 128)                                                                                         \
+	F(T, str, idempotency_key, 255)                                                                                \
+	F(T, str, fingerprint, 32)
 
 /* The prefix of every request, to read before its own record. */
 #define MSG_REQ_FIELDS(F, T) REQ(F, T)
@@ -164,9 +172,20 @@ WIRE_DECLARE(msg_page, MSG_PAGE_FIELDS);
 	REQ(F, T) F(T, str, method, 16) F(T, str, path, 255) F(T, u16, status, 999) F(T, u32, duration_us, 0)
 WIRE_DECLARE(msg_api_record, MSG_API_RECORD_FIELDS);
 
+/* What a call with an Idempotency-Key was answered with, where iron-api alone knows it (exec, files): to be kept. status 0:
+ * nothing was done, the key is free again. body: the whole answer's, or an empty one when it is too large to be kept. Not
+ * answered. */
+#define KEPT_BODY_MAX 65536
+#define MSG_KEEP_FIELDS(F, T) REQ(F, T) F(T, u16, status, 999) F(T, str, body, KEPT_BODY_MAX)
+WIRE_DECLARE(msg_keep, MSG_KEEP_FIELDS);
+
 /* --- iron-control -> iron-api --- */
 
-/* status: the HTTP status; 200-299: the rows before it are the answer. code, message: the error object's. cursor "" is
+/* A kept answer of iron-api's own, in place of whatever the call would have got: then msg_done. */
+#define ROW_KEPT_FIELDS(F, T) F(T, u16, status, 999) F(T, str, body, KEPT_BODY_MAX)
+WIRE_DECLARE(row_kept, ROW_KEPT_FIELDS);
+
+/* replayed: the answer is one that was kept (Idempotency-Key). status: the HTTP status; 200-299: the rows before it are the answer. code, message: the error object's. cursor "" is
  * null. value: exec's token. retry_after_s: 0, none. */
 #define MSG_DONE_FIELDS(F, T)                                                                                          \
 	F(T, u16, status, 999)                                                                                         \
@@ -175,7 +194,8 @@ WIRE_DECLARE(msg_api_record, MSG_API_RECORD_FIELDS);
 	F(T, flag, has_more, 0)                                                                                        \
 	F(T, str, cursor, 255)                                                                                         \
 	F(T, u64, value, 0)                                                                                            \
-	F(T, u32, retry_after_s, 0)
+	F(T, u32, retry_after_s, 0)                                                                                    \
+	F(T, flag, replayed, 0)
 WIRE_DECLARE(msg_done, MSG_DONE_FIELDS);
 
 /* Times are ms since 1970, 0: absent. */

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "control/control_internal.h"
+#include "control/kept.h"
 #include "control/request.h"
 
 #define LOOK_INTERVAL_S 5
@@ -128,6 +129,8 @@ static void on_api(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 
 	if (m->info->type == MSG_TYPE_msg_api_record)
 		request_note_call(c, IPC_RECORD(m, msg_api_record));
+	else if (m->info->type == MSG_TYPE_msg_keep)
+		kept_take(c, IPC_RECORD(m, msg_keep));
 	else
 		request_receive(c, m);
 }
@@ -146,13 +149,19 @@ static void on_audit(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 	tail_on_head(c->tail, IPC_RECORD(m, msg_audit_head));
 }
 
+static void drop_api(struct control *c)
+{
+	requests_drop(c, false);
+	kept_drop_handed(c);
+}
+
 static void on_peer(enum role role, uint64_t id, struct ipc_peer *peer, void *user)
 {
 	struct control *c = user;
 
 	switch (role) {
 	case ROLE_API:
-		requests_drop(c, false);
+		drop_api(c);
 		break;
 	case ROLE_AUDIT:
 		journal_attach(c->journal, peer);
@@ -178,7 +187,7 @@ static void on_gone(enum role role, uint64_t id, void *user)
 	struct control *c = user;
 
 	if (role == ROLE_API)
-		requests_drop(c, false);
+		drop_api(c);
 	else if (role == ROLE_AUDIT)
 		journal_attach(c->journal, NULL);
 	else if (role == ROLE_EGRESS)
@@ -328,6 +337,7 @@ void control_destroy(struct control *c)
 	if (c->wake)
 		event_free(c->wake);
 	map_finish(&c->touched);
+	map_finish(&c->kept_now);
 	free(c->settings.extra_ca);
 	dial_limits_destroy(c->settings.limits);
 	free(c->images);

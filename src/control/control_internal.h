@@ -41,6 +41,7 @@ struct control {
 	struct request *requests;
 	struct event *wake; /* runs the handlers of requests that are `woken` */
 	bool ready;	    /* the store has been compared with irond: requests are taken */
+	struct map kept_now; /* kept.c: calls with an Idempotency-Key that are under way */
 	struct map touched; /* key: when its use was stored last (ms, monotonic, as a pointer) */
 	uint64_t disk_available_mib; /* of the last look at the host; UINT64_MAX: not looked yet */
 	struct event *look, *sample;

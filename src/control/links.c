@@ -79,6 +79,7 @@ static const struct ipc_rule api_rules[] = {
 	{MSG_TYPE_msg_key_create, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_page, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_api_record, 0, IPC_NOTICE, on_api_message},
+	{MSG_TYPE_msg_keep, 0, IPC_NOTICE, on_api_message},
 };
 static const struct ipc_rule vm_rules[] = {
 	{MSG_TYPE_msg_vm_state, 0, IPC_NOTICE, on_vm_message},

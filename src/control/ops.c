@@ -1,7 +1,7 @@
 #include "control/ops.h"
 
 static const struct op_entry entries[] = {
-	{OP_VM_CREATE, MSG_TYPE_msg_vm_create, op_vm_create, false},
+	{OP_VM_CREATE, MSG_TYPE_msg_vm_create, op_vm_create, false, .keeps = true},
 	{OP_VM_LIST, MSG_TYPE_msg_vm_list, op_vm_list, false},
 	{OP_VM_GET, MSG_TYPE_msg_object, op_vm_get, false},
 	{OP_VM_DELETE, MSG_TYPE_msg_object, op_vm_delete, false},
@@ -18,10 +18,10 @@ static const struct op_entry entries[] = {
 	{OP_VM_POLICY_PUT, MSG_TYPE_msg_policy_put, op_policy_put, false},
 	{OP_VM_POLICY_DELETE, MSG_TYPE_msg_object, op_policy_delete, false},
 	{OP_RULE_LIST, MSG_TYPE_msg_rule_list, op_rule_list, false},
-	{OP_RULE_CREATE, MSG_TYPE_msg_rule_create, op_rule_create, false},
+	{OP_RULE_CREATE, MSG_TYPE_msg_rule_create, op_rule_create, false, .keeps = true},
 	{OP_RULE_DELETE, MSG_TYPE_msg_object, op_rule_delete, false},
 	{OP_VM_RULE_LIST, MSG_TYPE_msg_rule_list, op_rule_list, false},
-	{OP_VM_RULE_CREATE, MSG_TYPE_msg_rule_create, op_rule_create, false},
+	{OP_VM_RULE_CREATE, MSG_TYPE_msg_rule_create, op_rule_create, false, .keeps = true},
 	{OP_VM_RULE_DELETE, MSG_TYPE_msg_object, op_rule_delete, false},
 	{OP_AUDIT_EGRESS, MSG_TYPE_msg_events_list, op_audit_egress, false},
 	{OP_AUDIT_SUMMARY, MSG_TYPE_msg_summary_get, op_audit_summary, false},
@@ -30,7 +30,7 @@ static const struct op_entry entries[] = {
 	{OP_IMAGE_LIST, MSG_TYPE_msg_page, op_image_list, false},
 	{OP_IMAGE_GET, MSG_TYPE_msg_object, op_image_get, false},
 	{OP_KEY_LIST, MSG_TYPE_msg_page, op_key_list, false},
-	{OP_KEY_CREATE, MSG_TYPE_msg_key_create, op_key_create, false},
+	{OP_KEY_CREATE, MSG_TYPE_msg_key_create, op_key_create, false, .keeps = true},
 	{OP_KEY_DELETE, MSG_TYPE_msg_object, op_key_delete, false},
 	{OP_ME, MSG_TYPE_msg_page, op_me, false},
 	{OP_HOST, MSG_TYPE_msg_page, op_host, false},

@@ -243,6 +243,8 @@ static int insert_rule(struct request *r, uint64_t vm, const struct rec_rule *ru
 	int code = store_begin(s, STORE_FULL, &tx);
 	if (code == 0)
 		code = store_rule_create(s, r->workspace, vm, rule);
+	if (code == 0)
+		code = request_keep(r);
 	return code ? code : store_commit(&tx);
 }
 

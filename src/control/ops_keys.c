@@ -59,6 +59,8 @@ static int insert_key(struct request *r, const struct store_key *key, const uint
 	int code = store_begin(r->control->store, STORE_FULL, &tx);
 	if (code == 0)
 		code = store_key_create(r->control->store, key, hash);
+	if (code == 0)
+		code = request_keep(r);
 	return code ? code : store_commit(&tx);
 }
 
@@ -72,6 +74,23 @@ static void detail_of_scopes(struct detail *d, uint32_t scopes)
 	detail_add_list(d, "scopes", buf_str(&list));
 }
 
+/* Of a call that was done before a crash (kept.h): the key itself was shown then, or is lost. */
+static void answer_made_key(struct request *r)
+{
+	_cleanup_(arena_finish) struct arena a = {0};
+	struct store_key key;
+
+	int code = store_key_get(r->control->store, r->workspace, r->new_id, &a, &key);
+	if (code == -ENOENT) {
+		request_fail(r, CODE_KEY_NOT_FOUND, "the key was revoked meanwhile; use a new Idempotency-Key for another");
+	} else if (code) {
+		request_fail_store(r, code, "key_get");
+	} else {
+		request_row(r, MSG_TYPE_row_key, &key.row);
+		request_done(r, 201);
+	}
+}
+
 void op_key_create(struct request *r)
 {
 	const struct msg_key_create *m = REQUEST_RECORD(r, msg_key_create);
@@ -79,6 +98,10 @@ void op_key_create(struct request *r)
 	uint8_t hash[STORE_KEY_HASH_SIZE];
 	char text[KEY_TEXT_SIZE], hint[32];
 
+	if (r->applied) {
+		answer_made_key(r);
+		return;
+	}
 	if (!key_is_acceptable(r, m))
 		return;
 	detail_add_id(&d, "made", "key_", r->new_id);

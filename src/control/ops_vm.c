@@ -198,6 +198,9 @@ void op_vm_start(struct request *r)
 
 	if (!op_find_vm(r, id, &a, &vm))
 		return;
+	bool is_started = (VM_STATES_RUNNING | VM_STATES_PENDING) & VM_STATE_BIT(vm.state);
+	if (r->resumed && is_started)
+		r->applied = true;
 	if (!r->applied) {
 		if (start_is_refused(r, &vm) || !request_on_record(r, "vm", "start", id, NULL))
 			return;
@@ -220,6 +223,9 @@ void op_vm_stop(struct request *r)
 
 	if (!op_find_vm(r, id, &a, &vm))
 		return;
+	bool is_stopped = !((VM_STATES_RUNNING | VM_STATES_GONE) & VM_STATE_BIT(vm.state));
+	if (r->resumed && is_stopped && !life_start_follows(r->control->lives, id))
+		r->applied = true;
 	if (!r->applied) {
 		if (!(VM_STATES_RUNNING & VM_STATE_BIT(vm.state)) && !life_start_follows(r->control->lives, id)) {
 			request_fail(r, CODE_VM_NOT_RUNNING, "the VM is not running, it is %s",

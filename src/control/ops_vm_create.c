@@ -187,6 +187,8 @@ static int insert(struct creation *c, struct request *r)
 		c->rules[i].created_at = c->vm.row.created_at;
 		code = store_rule_create(s, r->workspace, r->new_id, &c->rules[i]);
 	}
+	if (code == 0)
+		code = request_keep(r);
 	return code ? code : store_commit(&tx);
 }
 

@@ -7,6 +7,7 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "control/auth.h"
+#include "control/kept.h"
 #include "control/links.h"
 #include "model/name.h"
 
@@ -26,6 +27,7 @@ static void request_free(struct request *r)
 		event_free(r->again);
 	if (r->work)
 		r->work_free(r->work);
+	kept_forget(r);
 	buf_finish(&r->bytes);
 	explicit_bzero(r->root_answer, sizeof r->root_answer);
 	free(r);
@@ -62,12 +64,13 @@ void request_row(struct request *r, enum msg_type type, const void *row)
 			str_copy(((const struct row_key *)row)->key, r->root_answer, sizeof r->root_answer);
 		return;
 	}
+	kept_row(r, type, row);
 	int code = ipc_reply(asker(r), r->txn, type, row, NULL, 0);
 	if (code && code != -EPIPE)
 		log_limited(LOG_LEVEL_ERROR, 1, "answer lost", "type=%u code=%d", (unsigned)type, code);
 }
 
-static void finish(struct request *r, const struct msg_done *done)
+static void reply_done(struct request *r, const struct msg_done *done)
 {
 	if (r->root)
 		ipc_reply_result(asker(r), r->txn, done->status < 300 ? 0 : -EINVAL,
@@ -75,6 +78,23 @@ static void finish(struct request *r, const struct msg_done *done)
 	else
 		ipc_reply(asker(r), r->txn, MSG_TYPE_msg_done, done, NULL, 0);
 	request_free(r);
+}
+
+static void finish(struct request *r, const struct msg_done *done)
+{
+	static const struct msg_done not_kept = {
+		.status = 503, .code = STR("unavailable"), .message = STR("the database does not take the Idempotency-Key; try again"),
+		.retry_after_s = 2};
+
+	reply_done(r, kept_end(r, done) ? &not_kept : done);
+}
+
+void request_replay(struct request *r, const struct msg_done *done)
+{
+	struct msg_done again = *done;
+
+	again.replayed = true;
+	finish(r, &again);
 }
 
 void request_done(struct request *r, uint16_t status)
@@ -203,12 +223,21 @@ void request_note_outcome(struct request *r, const char *kind, const char *actio
 
 /* --- waiting --- */
 
+/* The handler; or once more whether it may begin. */
+static void request_run(struct request *r)
+{
+	if (!r->begun && !kept_begin(r))
+		return;
+	r->begun = true;
+	r->entry->handle(r);
+}
+
 static void on_deadline(evutil_socket_t fd, short what, void *arg)
 {
 	struct request *r = arg;
 
 	r->expired = true;
-	r->entry->handle(r);
+	request_run(r);
 }
 
 void request_wait_vm(struct request *r, uint64_t vm, unsigned wait_ms)
@@ -263,7 +292,7 @@ void requests_run_woken(struct control *c)
 			continue;
 		}
 		r->woken = false;
-		r->entry->handle(r);
+		request_run(r);
 		r = c->requests;
 	}
 }
@@ -347,7 +376,7 @@ void request_receive(struct control *c, const struct ipc_msg *m)
 	if (!c->ready && !r->entry->open_to_all)
 		request_fail(r, CODE_UNAVAILABLE, "iron is starting; try again");
 	else if (admitted(r))
-		r->entry->handle(r);
+		request_run(r);
 }
 
 /* The workspace that root names, made when there is none. False: answered. Kept even when the key is then refused: an
@@ -400,7 +429,7 @@ void request_receive_root_key(struct control *c, const struct ipc_msg *m)
 	if (!find_root_workspace(r, asked->workspace))
 		return;
 	r->entry = op_entry_find(OP_KEY_CREATE);
-	r->entry->handle(r);
+	request_run(r);
 }
 
 void request_note_call(struct control *c, const struct msg_api_record *m)

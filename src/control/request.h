@@ -31,6 +31,11 @@ struct request {
 	struct event *deadline;
 	bool expired; /* the wait's deadline passed */
 	bool woken;   /* the VM it waits for has changed */
+	bool begun;   /* admitted, and at work */
+	/* kept.h: it is the one at work for its Idempotency-Key; it waits for the one that is; it was begun before a crash, so
+	 * what it asks for may have been done; the rows of its answer */
+	bool keeps, waits_kept, resumed;
+	struct buf kept_rows;
 	bool waiting; /* a callback (journal, dist) holds a pointer to it: it may not be freed */
 	bool dropped; /* freed by that callback, without an answer */
 	struct event *again; /* request_again */
@@ -46,6 +51,10 @@ struct op_entry {
 	enum msg_type type;
 	request_handler *handle;
 	bool open_to_all; /* no key needed */
+	/* With an Idempotency-Key: the handler calls request_keep in the transaction of its change, and answers with what new_id
+	 * names when it finds `applied` set. Else doing it twice has the effect of doing it once; with `resumed` set, what is
+	 * done already is no error. */
+	bool keeps;
 };
 /* ops.c. NULL: an op that there is none of. */
 const struct op_entry *op_entry_find(unsigned op);
@@ -66,6 +75,11 @@ void requests_run_woken(struct control *c);
 
 /* Frees one that was dropped while it was waiting. */
 void request_discard(struct request *r);
+
+/* In the transaction of the change that the request makes (op_entry.keeps): a later call with its Idempotency-Key finds it. */
+int request_keep(struct request *r);
+/* Ends with an answer that was kept. */
+void request_replay(struct request *r, const struct msg_done *done);
 
 void request_row(struct request *r, enum msg_type type, const void *row);
 void request_done(struct request *r, uint16_t status);

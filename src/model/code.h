@@ -16,6 +16,7 @@
 	C(VM_NOT_STOPPED, 409, "vm_not_stopped")                                                                       \
 	C(VM_NOT_RUNNING, 409, "vm_not_running")                                                                       \
 	C(VM_ALREADY_RUNNING, 409, "vm_already_running")                                                               \
+	C(IDEMPOTENCY_MISMATCH, 409, "idempotency_mismatch")                                                           \
 	C(RULE_NAME_TAKEN, 409, "rule_name_taken")                                                                     \
 	C(TOO_LARGE, 413, "too_large")                                                                                 \
 	C(UNSUPPORTED_MEDIA_TYPE, 415, "unsupported_media_type")                                                       \

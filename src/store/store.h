@@ -213,6 +213,27 @@ int store_image_find(struct store *s, struct str name, struct arena *a, struct r
 /* By name. q as for keys. */
 int store_images_list(struct store *s, const struct msg_page *q, struct arena *a, struct store_images *ret);
 
+/* --- answers kept for Idempotency-Key --- */
+
+struct store_kept {
+	uint64_t workspace;
+	struct str key;		/* the client's: at most 255 bytes */
+	struct str fingerprint; /* 32 bytes */
+	uint8_t state;		/* iron-control's own (control/idempotency.h) */
+	uint64_t made;		/* the id of what the call makes */
+	struct str answer;	/* empty: not known yet */
+	int64_t created_at;
+};
+int store_kept_get(struct store *s, uint64_t workspace, struct str key, struct arena *a, struct store_kept *ret);
+/* -EEXIST. */
+int store_kept_add(struct store *s, const struct store_kept *k);
+/* State and answer of one that there is. */
+int store_kept_set(struct store *s, uint64_t workspace, struct str key, uint8_t state, struct str answer);
+int store_kept_remove(struct store *s, uint64_t workspace, struct str key);
+/* Those older than before_ms go, at most `most` of them. */
+int store_kept_trim(struct store *s, int64_t before_ms, unsigned most);
+int store_kept_usage(struct store *s, uint64_t workspace, uint64_t *ret_n, uint64_t *ret_bytes);
+
 /* --- the index of the audit journal --- */
 
 /* How far the journal is indexed: segment and offset of the first record that is not, and the sequence of the last that is.

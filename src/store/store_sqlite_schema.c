@@ -64,6 +64,12 @@ static const struct step steps[] = {
 	 "  memory_peak_bytes INTEGER NOT NULL, disk_bytes INTEGER NOT NULL, disk_read_bytes INTEGER NOT NULL,"
 	 "  disk_written_bytes INTEGER NOT NULL, net_sent_bytes INTEGER NOT NULL,"
 	 "  net_received_bytes INTEGER NOT NULL, UNIQUE (vm, generation)) STRICT;"},
+	{3, "kept answers",
+	 "CREATE TABLE kept ("
+	 "  workspace INTEGER NOT NULL REFERENCES workspaces (id), key TEXT NOT NULL,"
+	 "  fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32), state INTEGER NOT NULL, made INTEGER NOT NULL,"
+	 "  answer BLOB NOT NULL, created_at INTEGER NOT NULL, PRIMARY KEY (workspace, key)) STRICT;"
+	 "CREATE INDEX kept_created ON kept (created_at);"},
 };
 
 /* The index's tables are made anew, not migrated: with another number the file counts as damaged. */
