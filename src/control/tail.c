@@ -248,6 +248,8 @@ static int sink_want(uint64_t segment, void *user)
 void tail_on_head(struct tail *t, const struct msg_audit_head *head)
 {
 	audit_index_head(t->index, head);
+	if (head->seq == 0)
+		t->fresh = false; /* there is nothing to index */
 	if (!evtimer_pending(t->turn, NULL))
 		again(t, 0);
 }
