@@ -1,6 +1,8 @@
 """The record, read: every filter and order of egress, its sum by host, everything else on record, and explain, whose answer
 is what a request then meets"""
 
+import http.client
+import ssl
 import urllib.parse
 
 import pytest
@@ -154,3 +156,59 @@ def test_events_say_who_what_where_from_when_and_how_it_ended(iron, vm):
     assert len({x["id"] for x in down}) == len(down)
     since = urllib.parse.quote(e["timestamp"])
     assert iron.call("GET", f"/audit/events?since={since}&until={since}&kind=exec")[0]["id"] == e["id"]
+
+
+def api_events(iron, since):
+    return [e for e in pages(iron, "/audit/events", kind="api", since=since, order="asc", limit=500)[0]]
+
+
+def now(iron):
+    """The server's last word on the time: of an event that was just made."""
+    iron.call("GET", "/me")
+    return max(e["timestamp"] for e in wait_for("an event", lambda: iron.call("GET", "/audit/events?kind=api&limit=1")))
+
+
+def test_every_call_is_on_record_also_what_never_reached_control(iron, vm):
+    since, agent = now(iron), {"User-Agent": "irons/9.9 (every call)"}
+    key = iron.call("POST", "/keys", {"name": "short", "scopes": ["vm:read"]}, status=201)["key"]
+    calls = [("GET", "/me", None, 200, "ME"), ("GET", "/nothing", None, 404, "none"), ("DELETE", "/me", None, 405, "none"),
+             ("POST", "/vms", {"nme": 1}, 422, "VM_CREATE"), ("GET", f"/vms/{vm['id']}", None, 200, "VM_GET"),
+             ("GET", "/vms/vm_0000000000001", None, 404, "VM_GET"), ("POST", f"/vms/{vm['id']}/start", {}, 409, "VM_START")]
+    for method, path, body, status, _ in calls:
+        assert iron.api(method, path, body, headers=agent).status == status, (method, path)
+    assert iron.api("GET", "/keys", key=key, headers=agent).status == 403
+    assert iron.api("GET", "/vms", key=None, headers=agent).status == 401
+    assert iron.api("GET", "/vms", key="iron_live_wrong", headers=agent).status == 401
+    calls += [("GET", "/keys", None, 403, "KEY_LIST"), ("GET", "/vms", None, 401, "VM_LIST"), ("GET", "/vms", None, 401, "VM_LIST")]
+
+    def all_of_them():
+        found = [e for e in api_events(iron, since) if e["client"] == agent["User-Agent"]]
+        return found if len(found) >= len(calls) else None
+
+    found = wait_for("every call", all_of_them)
+    assert [(e["detail"]["method"], e["detail"]["path"].removeprefix("/v1"), int(e["outcome"]), e["action"]) for e in found] == \
+        [(m, p, s, a) for m, p, _, s, a in calls]
+    for e in found:
+        assert e["kind"] == "api" and e["address"] == "127.0.0.1" and e["detail"]["duration_us"] > 0
+    assert [e["vm_id"] for e in found if e["action"] == "VM_START"] == [vm["id"]]
+    assert [e["key_name"] for e in found if e["outcome"] == "403"] == ["short"] and found[-1]["key_id"] == ""
+
+
+def test_a_flood_of_calls_is_counted_not_listed(iron, vm):
+    since = now(iron)
+    context = ssl.create_default_context(cafile=str(iron.dir / "tls/cert.pem"))
+    connection = http.client.HTTPSConnection("127.0.0.1", iron.port, context=context, timeout=30)
+    for _ in range(700):
+        connection.request("GET", "/v1/vms", headers={"User-Agent": "flood"})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status in (401, 429)
+    connection.close()
+
+    def counted():
+        found = [e for e in api_events(iron, since) if e["client"] == "flood"]
+        return found if sum(e["detail"].get("count", 1) for e in found) >= 700 else None
+
+    found = wait_for("the sum", counted)
+    assert sum(e["detail"].get("count", 1) for e in found) == 700
+    assert len(found) < 200, "most are only counted"

@@ -5,6 +5,7 @@
 #include "api/conn.h"
 #include "api/listener.h"
 #include "api/transport.h"
+#include "model/op.h"
 
 static void close_all(int *fds, size_t n)
 {
@@ -63,6 +64,11 @@ void api_destroy(struct api *api)
 void api_set_control(struct api *api, struct ipc_peer *control)
 {
 	api->control = control;
+	if (!control || !api->unrecorded)
+		return;
+	const struct msg_api_record r = {.op = OP_COUNT, .status = 503, .count = api->unrecorded};
+	if (ipc_notify(control, MSG_TYPE_msg_api_record, &r, NULL, 0) == 0)
+		api->unrecorded = 0;
 }
 
 void api_take_stream(struct api *api, uint64_t token, int fd)

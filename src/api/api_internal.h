@@ -31,6 +31,7 @@ struct api {
 	size_t nlisteners;
 	struct event *accept_again; /* after the table of descriptors was full */
 	struct ipc_peer *control;
+	uint32_t unrecorded; /* calls that iron-control, being away, was not told of */
 	struct rendezvous streams;
 	/* All connections, and those that are between two requests, longest idle first. */
 	struct conn *conns;

@@ -75,12 +75,13 @@ void call_record(struct call *c, unsigned status)
 	c->ended = true;
 	idempotency_tell_lost(c);
 	call_identify(c, &who);
-	if (!c->api->control || !is_worth_recording(c, status))
+	if (!is_worth_recording(c, status))
 		return;
 	struct msg_api_record r = {.key_hash = who.key_hash, .op = who.op, .address = who.address, .client = who.client,
 				   .method = str_of(c->method), .path = str_of(c->path), .status = (uint16_t)status,
 				   .duration_us = (uint32_t)MIN(took_us, (uint64_t)UINT32_MAX)};
-	ipc_notify(c->api->control, MSG_TYPE_msg_api_record, &r, NULL, 0);
+	if (!c->api->control || ipc_notify(c->api->control, MSG_TYPE_msg_api_record, &r, NULL, 0))
+		c->api->unrecorded++;
 }
 
 void call_answer(struct call *c, unsigned status, struct buf *body)

@@ -128,7 +128,7 @@ static void on_api(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 	struct control *c = user;
 
 	if (m->info->type == MSG_TYPE_msg_api_record)
-		request_note_call(c, IPC_RECORD(m, msg_api_record));
+		calls_note(c->calls, IPC_RECORD(m, msg_api_record));
 	else if (m->info->type == MSG_TYPE_msg_keep)
 		kept_take(c, IPC_RECORD(m, msg_keep));
 	else
@@ -274,6 +274,7 @@ static void create_parts(struct control *c, const struct msg_control_config *m)
 	};
 
 	c->journal = journal_create(c->base);
+	c->calls = calls_create(c->base, c->journal, c->store);
 	c->dist = dist_create(c->base, c->store, c->links);
 	c->lives = lives_create(c->base, c->store, c->links, c->dist, c->journal, &lives);
 	c->tail = tail_create(c->base, c->store, c->links, m->index_days, on_index_whole, c);
@@ -333,6 +334,7 @@ void control_destroy(struct control *c)
 	dist_destroy(c->dist);
 	lives_destroy(c->lives);
 	tail_destroy(c->tail);
+	calls_destroy(c->calls);
 	journal_destroy(c->journal);
 	if (c->wake)
 		event_free(c->wake);

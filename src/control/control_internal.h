@@ -5,6 +5,7 @@
 
 #include "base/map.h"
 #include "codec/msg.h"
+#include "control/calls.h"
 #include "control/control.h"
 #include "control/dist.h"
 #include "control/journal.h"
@@ -35,6 +36,7 @@ struct control {
 	uint64_t default_workspace;
 	struct links *links;
 	struct journal *journal;
+	struct calls *calls;
 	struct dist *dist;
 	struct lives *lives;
 	struct tail *tail;

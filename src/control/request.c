@@ -431,30 +431,3 @@ void request_receive_root_key(struct control *c, const struct ipc_msg *m)
 	r->entry = op_entry_find(OP_KEY_CREATE);
 	request_run(r);
 }
-
-void request_note_call(struct control *c, const struct msg_api_record *m)
-{
-	_cleanup_(arena_finish) struct arena a = {0};
-	_cleanup_(detail_finish) struct detail d = {0};
-	struct store_key key = {0};
-	const struct op_info *op = op_info_get(m->op);
-	char status[8];
-
-	if (m->key_hash.len == STORE_KEY_HASH_SIZE)
-		store_key_find(c->store, (const uint8_t *)m->key_hash.p, &a, &key);
-	snprintf(status, sizeof status, "%u", m->status);
-	detail_add(&d, "method", m->method);
-	detail_add(&d, "path", m->path);
-	detail_add(&d, "client", m->client);
-	detail_add_u64(&d, "duration_us", m->duration_us);
-	struct record_event e = {
-		.kind = STR("api"),
-		.action = str_of(op ? op->name : "none"),
-		.workspace = key.workspace,
-		.key = key.row.id,
-		.address = m->address,
-		.outcome = str_of(status),
-		.detail = detail_end(&d),
-	};
-	journal_note(c->journal, &e);
-}

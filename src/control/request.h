@@ -64,8 +64,6 @@ const struct op_entry *op_entry_find(unsigned op);
 
 /* From the channel of iron-api. */
 void request_receive(struct control *c, const struct ipc_msg *m);
-/* A call that iron-api tells of: it goes on record. */
-void request_note_call(struct control *c, const struct msg_api_record *m);
 void request_receive_root_key(struct control *c, const struct ipc_msg *m);
 /* Drops all of the API's (or root's) that are open, without an answer. */
 void requests_drop(struct control *c, bool root);
