@@ -34,6 +34,7 @@ class Control:
         self.on = {}
         self.seen = []
         self.records = []
+        self.closed = []
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
@@ -47,6 +48,9 @@ class Control:
                 return
             if m.name == "msg_api_record":
                 self.records.append(m.record)
+                continue
+            if m.name == "msg_vm_closed":
+                self.closed.append(m.record)
                 continue
             m.op_name = OPS[m.op]
             if m.op_name == "ME" and "ME" not in self.on:

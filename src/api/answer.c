@@ -171,6 +171,13 @@ static void put_fields(struct json *j, const struct out_field *v, size_t n, cons
 	}
 }
 
+void answer_fields(struct json *j, uint16_t row, const void *record)
+{
+	const struct out_shape *shape = out_shape_get(row);
+
+	put_fields(j, shape->v, shape->n, record);
+}
+
 const char *answer_parts(enum answer_kind kind, uint16_t *ret_row)
 {
 	*ret_row = kind == ANSWER_ROLES ? MSG_TYPE_row_role : kind == ANSWER_EXPLAIN ? MSG_TYPE_row_rule : 0;

@@ -21,5 +21,8 @@ int answer_row(struct answer *a, uint16_t type, const void *record);
 /* Closes what is open. -EPROTO: an object without its row. */
 int answer_end(struct answer *a, const struct msg_done *done);
 
+/* The members of one row, by its shape (out_shape_get), into an object that is open. */
+void answer_fields(struct json *j, uint16_t row, const void *record);
+
 /* {"error": {…}} */
 void answer_error(struct buf *out, const char *code, struct str message);

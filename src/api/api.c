@@ -57,6 +57,7 @@ void api_destroy(struct api *api)
 	rendezvous_finish(&api->streams);
 	map_finish(&api->per_address);
 	buf_finish(&api->description);
+	map_finish(&api->channels);
 	SSL_CTX_free(api->tls);
 	free(api);
 }

@@ -33,6 +33,7 @@ struct api {
 	struct ipc_peer *control;
 	uint32_t unrecorded; /* calls that iron-control, being away, was not told of */
 	struct rendezvous streams;
+	struct map channels; /* by VM: how many, as a pointer */
 	/* All connections, and those that are between two requests, longest idle first. */
 	struct conn *conns;
 	struct conn *idle_first, *idle_last;

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "api/channel.h"
 #include "api/idempotency.h"
 #include "api/openapi.h"
 #include "base/clock.h"
@@ -96,8 +97,7 @@ void call_answer(struct call *c, unsigned status, struct buf *body)
 		buf_finish(body);
 }
 
-static void add_header(struct call *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void add_header(struct call *c, const char *fmt, ...)
+void call_add_header(struct call *c, const char *fmt, ...)
 {
 	size_t n = strlen(c->headers);
 	va_list ap;
@@ -107,14 +107,31 @@ static void add_header(struct call *c, const char *fmt, ...)
 	va_end(ap);
 }
 
+void call_answer_begin(struct call *c, unsigned status, const char *type, uint64_t length, uint32_t stall_ms,
+		       const struct conn_stream *ops, void *user)
+{
+	call_add_header(c, "Content-Type: %s\r\n", type);
+	conn_answer_begin(c->conn, status, c->headers, length, stall_ms, ops, user);
+}
+
+void call_answer_end(struct call *c, unsigned status, bool whole)
+{
+	struct conn *conn = take_ptr(c->conn);
+
+	idempotency_tell_lost(c);
+	call_record(c, status);
+	if (conn)
+		conn_answer_end(conn, whole);
+}
+
 static void answer_failure(struct call *c, unsigned status, const char *code, struct str message)
 {
 	struct buf body = {0};
 
 	if (status == 401)
-		add_header(c, "WWW-Authenticate: Bearer\r\n");
+		call_add_header(c, "WWW-Authenticate: Bearer\r\n");
 	if ((status == 429 || status == 503) && !strstr(c->headers, "Retry-After"))
-		add_header(c, "Retry-After: %u\r\n", status == 503 ? 2U : 10U);
+		call_add_header(c, "Retry-After: %u\r\n", status == 503 ? 2U : 10U);
 	answer_error(&body, code, message);
 	call_answer(c, status, &body);
 }
@@ -151,7 +168,7 @@ void call_fail_done(struct call *c, const struct msg_done *done)
 		log_limited(LOG_LEVEL_ERROR, 1, "an error that the description does not have: op_shape.errors", "op=%s code=%s",
 			    op_info_get(c->op)->name, code);
 	if (done->retry_after_s)
-		add_header(c, "Retry-After: %u\r\n", done->retry_after_s);
+		call_add_header(c, "Retry-After: %u\r\n", done->retry_after_s);
 	answer_failure(c, done->status, code, done->message);
 }
 
@@ -193,7 +210,7 @@ static void find_route(struct call *c, const struct http1_request *req, struct r
 		c->op = route->op;
 		c->shape = op_shape_get(route->op);
 	} else if (r == -EPERM) {
-		add_header(c, "Allow: %.*s\r\n", STR_ARG(buf_str(&allow)));
+		call_add_header(c, "Allow: %.*s\r\n", STR_ARG(buf_str(&allow)));
 		note_failure(c, CODE_METHOD_NOT_ALLOWED, "this path takes %.*s", STR_ARG(buf_str(&allow)));
 	} else if (req->form == HTTP1_ASTERISK || code == CODE_NOT_FOUND) {
 		note_failure(c, CODE_NOT_FOUND, "there is no such path; the API begins at /v1");
@@ -232,11 +249,22 @@ static bool is_json_type(struct str type)
 	return str_split(&type, ';', &essence) && str_ieq(str_trim(essence, " \t"), STR("application/json"));
 }
 
+/* "text/event-stream", with or without parameters. */
+static bool accepts_events(struct str accept)
+{
+	struct str element, type;
+
+	while (http1_list_next(&accept, &element))
+		if (str_split(&element, ';', &type) && str_ieq(str_trim(type, " \t"), STR("text/event-stream")))
+			return true;
+	return false;
+}
+
 static void check_headers(struct call *c, const struct http1_request *req)
 {
 	struct str type = http1_header_value(&req->head, STR("content-type"));
 	bool has_body = req->framing.kind == HTTP1_BODY_CHUNKED || req->framing.length;
-	bool ignores = req->method_id == HTTP1_GET || req->method_id == HTTP1_HEAD || req->method_id == HTTP1_DELETE;
+	bool ignores = c->shape->body_media || req->method_id == HTTP1_GET || req->method_id == HTTP1_HEAD || req->method_id == HTTP1_DELETE;
 
 	if (has_body && !ignores && !is_json_type(type))
 		note_failure(c, CODE_UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json");
@@ -245,9 +273,8 @@ static void check_headers(struct call *c, const struct http1_request *req)
 	const char *wrong = idempotency_take(c, req);
 	if (wrong)
 		note_failure(c, CODE_VALIDATION_ERROR, "%s", wrong);
-	if (c->op == OP_VM_EXEC &&
-	    http1_list_has(http1_header_value(&req->head, STR("accept")), STR("text/event-stream")))
-		note_failure(c, CODE_VALIDATION_ERROR, "Accept: text/event-stream is not supported yet; use the WebSocket");
+	c->wants_events = accepts_events(http1_header_value(&req->head, STR("accept")));
+	c->last_event = arena_str(&c->arena, http1_header_value(&req->head, STR("last-event-id")));
 	if (c->op == OP_VM_EXEC_WS && !req->websocket)
 		note_failure(c, CODE_BAD_REQUEST, "a GET here must carry Upgrade: websocket; POST runs a command without one");
 }
@@ -274,7 +301,8 @@ static void take_parameters(struct call *c, const struct http1_request *req, con
 		note_invalid(c, r, &e);
 	set_id(c, c->shape->vm_at, route->vm);
 	set_id(c, c->shape->id_at, route->id);
-	if (req->websocket)
+	c->upgrades = req->websocket && c->shape->upgrades;
+	if (c->upgrades)
 		c->websocket_key = arena_str(&c->arena, http1_header_value(&req->head, STR("sec-websocket-key")));
 }
 
@@ -291,6 +319,11 @@ struct call *call_create(struct api *api, struct conn *conn, const struct http1_
 	check_headers(c, req);
 	take_parameters(c, req, &route);
 	return c;
+}
+
+bool call_streams_body(const struct call *c)
+{
+	return c->shape && c->shape->body_media != NULL;
 }
 
 bool call_refused(const struct call *c)
@@ -338,9 +371,12 @@ static void answer_kept(struct call *c)
 	struct buf body = c->kept_body;
 
 	c->kept_body = (struct buf){0};
-	add_header(c, "Idempotent-Replayed: true\r\n");
+	call_add_header(c, "Idempotent-Replayed: true\r\n");
 	call_answer(c, c->kept_status, &body);
-	call_release(c);
+	if (c->channel)
+		channel_drop(c->channel);
+	else
+		call_release(c);
 }
 
 /* Before the asker's own: what the call was answered with once before needs nothing of it. */
@@ -359,21 +395,24 @@ static bool on_asked(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
 		return true;
 	}
 	if (done && done->replayed)
-		add_header(c, "Idempotent-Replayed: true\r\n");
+		call_add_header(c, "Idempotent-Replayed: true\r\n");
 	c->owes_answer = done && done->status == 200 && done->value && c->idempotency_key.len;
 	if (!c->conn)
 		idempotency_tell_lost(c);
 	return c->asked(peer, m, arg);
 }
 
+int call_send(struct call *c, enum msg_type type, const void *record, unsigned timeout_ms, ipc_answer *answered)
+{
+	if (!c->api->control)
+		return -EPIPE;
+	c->asked = answered;
+	return ipc_call(c->api->control, type, record, NULL, 0, timeout_ms, on_asked, c);
+}
+
 int call_ask(struct call *c, enum msg_type type, const void *record, unsigned timeout_ms, ipc_answer *answered)
 {
-	if (!c->api->control) {
-		call_fail(c, CODE_UNAVAILABLE, "iron-control is starting: try again");
-		return -EPIPE;
-	}
-	c->asked = answered;
-	int r = ipc_call(c->api->control, type, record, NULL, 0, timeout_ms, on_asked, c);
+	int r = call_send(c, type, record, timeout_ms, answered);
 	if (r == -EINVAL || r == -EMSGSIZE)
 		call_fail(c, CODE_VALIDATION_ERROR, "the request is too large: shorten its lists");
 	else if (r)
@@ -525,23 +564,23 @@ void call_start(struct call *c, struct buf *body)
 	idempotency_seal(c, buf_str(body));
 	if (!c->fail_status)
 		take_body(c, buf_str(body));
-	if (c->has_key && (c->fail_status || c->op == OP_VM_EXEC_WS))
+	if (c->has_key && (c->fail_status || c->upgrades))
 		check_key(c);
 	else if (c->fail_status)
 		call_fail(c, c->fail_code, "%s", c->fail_message);
 	else if (c->shape->answer == ANSWER_LOCAL)
 		answer_local(c);
-	else if (c->op == OP_VM_EXEC)
-		exec_start(c);
+	else if (c->shape->start)
+		c->shape->start(c);
 	else
 		ask(c);
 	call_release(c);
 }
 
-/* A half-close leaves a question standing, but nobody waits for a command any more. */
+/* A half-close leaves a question standing, and a file on its way, but nobody waits for a command any more. */
 void call_client_eof(struct call *c)
 {
-	if (c->work)
+	if (c->work && !c->outlives_eof)
 		conn_destroy(c->conn);
 }
 

@@ -16,6 +16,8 @@ struct call *call_create(struct api *api, struct conn *conn, const struct http1_
 void call_refuse(struct api *api, struct conn *conn, unsigned status, const char *message);
 /* The call will fail whatever its body holds: do not read one. */
 bool call_refused(const struct call *c);
+/* It takes its body itself, piece by piece: start it without. */
+bool call_streams_body(const struct call *c);
 /* The body is there: the call goes to work and answers now or later. */
 void call_start(struct call *c, struct buf *body);
 /* The body is no good (too large, too slow, malformed): the call answers with this. */

@@ -2,15 +2,12 @@
  * timer fires) ends in turn(), which reads, lets the phase work on what is there, and writes, until nothing moves. Calls
  * and upgraded users may answer from within a turn: then the turn goes round again. A connection is freed only at the end
  * of a turn, never under a caller. */
-#include "api/conn.h"
+#include "api/conn_internal.h"
 
-#include <arpa/inet.h>
-#include <event2/event.h>
 #include <stdio.h>
 #include <time.h>
 
 #include "api/call.h"
-#include "api/transport.h"
 #include "base/clock.h"
 
 #define IN_MAX ((size_t)32 << 10)	    /* between requests, in heads, and behind a running call */
@@ -18,36 +15,6 @@
 #define OUT_MAX ((size_t)64 << 20)
 #define READ_PIECE ((size_t)64 << 10)
 #define SLOWEST_BYTES_S 16384 /* each of these earns a body, or an answer, one more second */
-
-enum phase { HANDSHAKE, IDLE, HEAD, BODY, CALL, FLUSH, LINGER, UPGRADED, FINISHING };
-
-struct conn {
-	struct api *api;
-	struct conn *next, **prev;
-	struct conn *idle_next, *idle_prev;
-	bool is_idle;
-	struct transport t;
-	struct event *readable, *writable, *timer;
-	enum phase phase;
-	uint64_t phase_since_ms, phase_bytes;
-	struct buf in, out, body;
-	struct http1_scan scan;
-	struct http1_body framing;
-	struct call *call;
-	bool keep_alive;
-	bool to_head;	  /* the answer goes without its body */
-	bool body_unread; /* bytes of the request are still to come: the connection cannot be used again */
-	bool eof_told;
-	unsigned refused;
-	const struct conn_user *ops;
-	void *user;
-	bool reading;
-	bool busy, again, dead;
-	char peer[INET6_ADDRSTRLEN];
-	char address_key[ADDRESS_KEY_SIZE];
-};
-
-static void turn(struct conn *c);
 
 /* --- life --- */
 
@@ -90,7 +57,7 @@ static void conn_free(struct conn *c)
 }
 
 /* Whoever works for the connection learns of its end; it is freed when no turn is under way. */
-static void end(struct conn *c)
+void conn_end(struct conn *c)
 {
 	if (c->dead)
 		return;
@@ -105,7 +72,7 @@ void conn_destroy(struct conn *c)
 {
 	if (!c)
 		return;
-	end(c);
+	conn_end(c);
 	if (!c->busy)
 		conn_free(c);
 }
@@ -120,7 +87,7 @@ bool conn_evict(struct api *api)
 
 /* --- deadlines --- */
 
-static void arm(struct conn *c, uint64_t ms)
+void conn_arm(struct conn *c, uint64_t ms)
 {
 	struct timeval tv = {.tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000) * 1000};
 
@@ -132,10 +99,10 @@ static void arm_by_pace(struct conn *c, uint64_t allowance_ms)
 {
 	uint64_t end_ms = c->phase_since_ms + allowance_ms + c->phase_bytes * 1000 / SLOWEST_BYTES_S, now = mono_ms();
 
-	arm(c, end_ms > now ? end_ms - now : 1);
+	conn_arm(c, end_ms > now ? end_ms - now : 1);
 }
 
-static void enter(struct conn *c, enum phase phase)
+void conn_enter(struct conn *c, enum phase phase)
 {
 	c->phase = phase;
 	c->phase_since_ms = mono_ms();
@@ -143,26 +110,30 @@ static void enter(struct conn *c, enum phase phase)
 	idle_unlink(c);
 	switch (phase) {
 	case HANDSHAKE:
-		arm(c, API_HANDSHAKE_MS);
+		conn_arm(c, API_HANDSHAKE_MS);
 		break;
 	case IDLE:
-		arm(c, c->api->config.idle_timeout_ms);
+		conn_arm(c, c->api->config.idle_timeout_ms);
 		idle_link(c);
 		break;
 	case HEAD:
-		arm(c, API_HEAD_MS);
+		conn_arm(c, API_HEAD_MS);
 		break;
 	case BODY:
-		arm(c, API_BODY_MS);
+		conn_arm(c, API_BODY_MS);
 		break;
 	case FLUSH:
 	case FINISHING:
-		arm(c, API_WRITE_MS);
+		conn_arm(c, API_WRITE_MS);
 		break;
 	case LINGER:
-		arm(c, API_LINGER_MS);
+		conn_arm(c, API_LINGER_MS);
+		break;
+	case UPLOAD:
+		conn_arm(c, API_BODY_MS);
 		break;
 	case CALL:
+	case ANSWER:
 	case UPGRADED:
 		event_del(c->timer);
 		break;
@@ -175,10 +146,13 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 	if (c->phase == HEAD) {
 		call_refuse(c->api, c, 408, "the request's head did not arrive in time");
-		turn(c);
+		conn_turn(c);
 	} else if (c->phase == BODY) {
 		call_fail_body(c->call, 408, "the request's body did not arrive in time");
-		turn(c);
+		conn_turn(c);
+	} else if (c->phase == UPLOAD) {
+		conn_upload_late(c);
+		conn_turn(c);
 	} else {
 		conn_destroy(c);
 	}
@@ -193,13 +167,17 @@ static void begin_body(struct conn *c, const struct http1_request *req)
 	c->body.failed = false;
 	c->body_unread = req->framing.kind != HTTP1_BODY_NONE && !(req->framing.kind == HTTP1_BODY_LENGTH && !req->framing.length);
 	if (call_refused(c->call)) {
-		enter(c, CALL);
+		conn_enter(c, CALL);
+		call_start(c->call, &c->body);
+	} else if (call_streams_body(c->call)) {
+		conn_enter(c, CALL);
+		c->expects_continue = req->expect_continue;
 		call_start(c->call, &c->body);
 	} else if (req->framing.kind == HTTP1_BODY_LENGTH && req->framing.length > c->api->config.max_body_bytes) {
-		enter(c, CALL);
+		conn_enter(c, CALL);
 		call_fail_body(c->call, 413, "the body is too large");
 	} else {
-		enter(c, BODY);
+		conn_enter(c, BODY);
 		if (req->expect_continue && c->body_unread)
 			buf_append_z(&c->out, "HTTP/1.1 100 Continue\r\n\r\n");
 	}
@@ -213,7 +191,7 @@ static bool work_head(struct conn *c)
 	if (c->in.len == 0)
 		return false;
 	if (c->phase == IDLE)
-		enter(c, HEAD);
+		conn_enter(c, HEAD);
 	enum http1_result r = http1_request_parse(&c->scan, buf_str(&c->in), &opts, &req);
 	if (r == HTTP1_MORE)
 		return false;
@@ -227,6 +205,7 @@ static bool work_head(struct conn *c)
 	}
 	c->keep_alive = req.keep_alive;
 	c->to_head = req.method_id == HTTP1_HEAD;
+	c->old = req.head.minor == 0;
 	c->eof_told = false;
 	c->call = call_create(c->api, c, &req);
 	size_t head_len = req.head.raw.len;
@@ -237,7 +216,7 @@ static bool work_head(struct conn *c)
 
 static void body_failed(struct conn *c, unsigned status, const char *message)
 {
-	enter(c, CALL);
+	conn_enter(c, CALL);
 	c->keep_alive = false;
 	call_fail_body(c->call, status, message);
 }
@@ -272,13 +251,13 @@ static bool work_body(struct conn *c)
 	}
 	if (r == HTTP1_OK) {
 		c->body_unread = false;
-		enter(c, CALL);
+		conn_enter(c, CALL);
 		call_start(c->call, &c->body);
 		return true;
 	}
 	arm_by_pace(c, API_BODY_MS);
 	if (c->t.eof)
-		end(c); /* half a request, and nobody to answer */
+		conn_end(c); /* half a request, and nobody to answer */
 	return false;
 }
 
@@ -295,29 +274,40 @@ static void put_date(struct buf *out)
 	buf_append_z(out, text);
 }
 
-void conn_answer(struct conn *c, unsigned status, const char *headers, struct buf *body)
+void conn_head_begin(struct conn *c, unsigned status)
 {
 	bool close = !c->keep_alive || c->body_unread || c->t.eof || c->refused;
 
 	c->keep_alive = !close;
-	c->call = NULL;
 	buf_printf(&c->out, "HTTP/1.1 %u %s\r\n", status, http1_reason(status));
 	put_date(&c->out);
-	if (status != 204)
-		buf_printf(&c->out, "Content-Type: application/json\r\nContent-Length: %zu\r\n", body->len);
+}
+
+void conn_head_end(struct conn *c, const char *headers)
+{
 	buf_append_z(&c->out, "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
 			      "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
 			      "Referrer-Policy: no-referrer\r\n");
 	buf_append_z(&c->out, headers ? headers : "");
-	buf_append_z(&c->out, close ? "Connection: close\r\n\r\n" : "\r\n");
+	buf_append_z(&c->out, c->keep_alive ? "\r\n" : "Connection: close\r\n\r\n");
+}
+
+void conn_answer(struct conn *c, unsigned status, const char *headers, struct buf *body)
+{
+	c->call = NULL;
+	c->stream = NULL;
+	conn_head_begin(c, status);
+	if (status != 204)
+		buf_printf(&c->out, "Content-Type: application/json\r\nContent-Length: %zu\r\n", body->len);
+	conn_head_end(c, headers);
 	if (status != 204 && !c->to_head)
 		buf_append_str(&c->out, buf_str(body));
 	buf_finish(body);
 	*body = (struct buf){0};
-	enter(c, FLUSH);
+	conn_enter(c, FLUSH);
 	if (c->out.failed)
-		end(c);
-	turn(c);
+		conn_end(c);
+	conn_turn(c);
 }
 
 static bool work_flush(struct conn *c)
@@ -331,12 +321,12 @@ static bool work_flush(struct conn *c)
 		buf_finish(&c->out);
 		if (c->in.len == 0)
 			buf_finish(&c->in);
-		enter(c, IDLE);
+		conn_enter(c, IDLE);
 		return true;
 	}
 	/* A close with unread input in the kernel would reset the connection, and the answer might be lost with it. */
 	transport_shut_write(&c->t);
-	enter(c, LINGER);
+	conn_enter(c, LINGER);
 	return true;
 }
 
@@ -350,8 +340,8 @@ void conn_upgrade(struct conn *c, struct str head, const struct conn_user *ops, 
 	c->reading = true;
 	c->in.max = UPGRADED_IN_MAX + READ_PIECE;
 	buf_append_str(&c->out, head);
-	enter(c, UPGRADED);
-	turn(c);
+	conn_enter(c, UPGRADED);
+	conn_turn(c);
 }
 
 struct buf *conn_in(struct conn *c)
@@ -371,7 +361,7 @@ bool conn_eof(const struct conn *c)
 
 void conn_poke(struct conn *c)
 {
-	turn(c);
+	conn_turn(c);
 }
 
 void conn_read_enable(struct conn *c, bool on)
@@ -383,15 +373,16 @@ void conn_finish(struct conn *c)
 {
 	if (c->dead || c->phase == FINISHING)
 		return;
-	enter(c, FINISHING);
-	turn(c);
+	conn_enter(c, FINISHING);
+	conn_turn(c);
 }
 
 /* --- the turn --- */
 
 static size_t read_room(const struct conn *c)
 {
-	size_t max = c->phase == UPGRADED ? UPGRADED_IN_MAX : c->phase == BODY ? IN_MAX + READ_PIECE : IN_MAX;
+	bool takes_body = c->phase == BODY || c->phase == UPLOAD;
+	size_t max = c->phase == UPGRADED ? UPGRADED_IN_MAX : takes_body ? IN_MAX + READ_PIECE : IN_MAX;
 
 	if (c->t.eof || c->phase == FLUSH || c->phase == FINISHING || c->phase == HANDSHAKE ||
 	    (c->phase == UPGRADED && !c->reading))
@@ -399,6 +390,14 @@ static size_t read_room(const struct conn *c)
 	if (c->phase == LINGER)
 		return READ_PIECE;
 	return c->in.len < max ? MIN(max - c->in.len, READ_PIECE) : 0;
+}
+
+static void tell_eof(struct conn *c)
+{
+	if (!c->t.eof || !c->call || c->eof_told)
+		return;
+	c->eof_told = true;
+	call_client_eof(c->call);
 }
 
 /* True when something changed, so that it is worth coming again. */
@@ -416,29 +415,31 @@ static bool work(struct conn *c)
 		if (work_head(c))
 			return true;
 		if (c->t.eof)
-			end(c);
+			conn_end(c);
 		return false;
 	case BODY:
 		return work_body(c);
 	case CALL:
-		if (c->t.eof && c->call && !c->eof_told) {
-			c->eof_told = true;
-			call_client_eof(c->call);
-		}
+		tell_eof(c);
 		return false;
+	case UPLOAD:
+		return conn_work_upload(c);
+	case ANSWER:
+		tell_eof(c);
+		return !c->dead && conn_work_answer(c);
 	case FLUSH:
 		return work_flush(c);
 	case FINISHING:
 		if (c->out.len == 0) {
 			take_ptr(c->ops)->gone(c->user);
 			transport_shut_write(&c->t);
-			enter(c, LINGER);
+			conn_enter(c, LINGER);
 		}
 		return false;
 	case LINGER:
 		buf_clear(&c->in);
 		if (c->t.eof)
-			end(c);
+			conn_end(c);
 		return false;
 	case UPGRADED:
 		c->ops->turn(c->user);
@@ -452,9 +453,9 @@ static void shake_hands(struct conn *c)
 	int r = transport_handshake(&c->t);
 
 	if (r < 0)
-		end(c);
+		conn_end(c);
 	else if (r == 1)
-		enter(c, IDLE);
+		conn_enter(c, IDLE);
 }
 
 static void write_out(struct conn *c)
@@ -469,6 +470,10 @@ static void write_out(struct conn *c)
 	c->phase_bytes += before - c->out.len;
 	if (c->phase == FLUSH || c->phase == FINISHING)
 		arm_by_pace(c, API_WRITE_MS);
+	if (c->phase == ANSWER && c->out.len)
+		conn_arm(c, c->stall_ms);
+	else if (c->phase == ANSWER)
+		event_del(c->timer);
 	c->again = true; /* there is room again */
 }
 
@@ -486,7 +491,7 @@ static void step(struct conn *c)
 	if (!c->dead)
 		write_out(c);
 	if (c->t.broken)
-		end(c);
+		conn_end(c);
 }
 
 static void watch(struct conn *c)
@@ -503,7 +508,7 @@ static void watch(struct conn *c)
 		event_del(c->writable);
 }
 
-static void turn(struct conn *c)
+void conn_turn(struct conn *c)
 {
 	if (c->busy) {
 		c->again = true;
@@ -529,7 +534,7 @@ static void turn(struct conn *c)
 
 static void on_event(evutil_socket_t fd, short what, void *arg)
 {
-	turn(arg);
+	conn_turn(arg);
 }
 
 void conn_create(struct api *api, int fd, const char *peer, const char *address_key, unsigned refused)
@@ -553,8 +558,8 @@ void conn_create(struct api *api, int fd, const char *peer, const char *address_
 		conn_destroy(c);
 		return;
 	}
-	enter(c, api->tls ? HANDSHAKE : IDLE);
-	turn(c);
+	conn_enter(c, api->tls ? HANDSHAKE : IDLE);
+	conn_turn(c);
 }
 
 const char *conn_peer(const struct conn *c)

@@ -35,6 +35,35 @@ bool conn_is_tls(const struct conn *c);
  * ending in CRLF, may be NULL. The call is over for the connection: it holds it no longer. */
 void conn_answer(struct conn *c, unsigned status, const char *headers, struct buf *body);
 
+/* Bodies of any size, in pieces, in bounded memory (conn_stream.c). All of it runs from the loop; whoever takes part is
+ * told of the client's end by call_client_gone. */
+#define CONN_PIECE_MAX ((size_t)32 << 10)
+struct conn_stream {
+	/* A request's body. ready: a piece can be taken (else conn_poke when it can). data: 1 to CONN_PIECE_MAX bytes, after
+	 * ready. whole: that was all. broken: it cannot be read on (too slow, malformed): answer with this. */
+	bool (*ready)(void *user);
+	void (*data)(struct str data, void *user);
+	void (*whole)(void *user);
+	void (*broken)(unsigned status, const char *message, void *user);
+	/* An answer: there is room again, after conn_answer_has_room said no. */
+	void (*room)(void *user);
+};
+/* From a call that call_streams_body, started without it: the client is told to go on, and its body comes. */
+void conn_body_begin(struct conn *c, const struct conn_stream *ops, void *user);
+
+#define CONN_LENGTH_UNKNOWN UINT64_MAX
+/* The head of an answer whose body comes in pieces. headers: as in conn_answer, with Content-Type. stall_ms: how long the
+ * client may take none of it. The connection keeps the call until conn_answer_end. ops NULL: room is never told. */
+void conn_answer_begin(struct conn *c, unsigned status, const char *headers, uint64_t length, uint32_t stall_ms,
+		       const struct conn_stream *ops, void *user);
+/* Any size; past the length that was said: -EMSGSIZE, and nothing is written. It goes out from the loop. */
+int conn_answer_write(struct conn *c, struct str data);
+bool conn_answer_has_room(const struct conn *c);
+/* whole false, or bytes missing of the length: the connection is cut, so that the client sees it. */
+void conn_answer_end(struct conn *c, bool whole);
+/* The client asked with HEAD: what is written is left out. */
+bool conn_to_head(const struct conn *c);
+
 /* From here on the bytes are someone else's. head: the 101 answer as it goes out. The callbacks run from the loop:
  * turn when there is input, room for output again, or after conn_poke; gone when the connection broke or ended (free your
  * state; the conn is freed afterwards). */

@@ -1,8 +1,9 @@
-/* Live exec over a WebSocket.
+/* Live exec over a WebSocket, and attaching to an earlier command the same way.
  *
  * Before the 101 a look at the VM (the same request as GET /vms/:id) answers a wrong key, an unknown VM and one that does
  * not run with their HTTP status. A key that may run but not read gets no such look: it learns after its first frame.
- * The first text frame is the body of POST exec; then iron-control authorises, the stream comes, and bytes flow.
+ * The first text frame is the body of POST exec, or of an attach {offset, input}; then iron-control authorises, the stream
+ * comes, and bytes flow. An attach begins with a control message {"type": "attached"} that says where the output begins.
  *
  * Memory is bounded in both directions. Towards the VM: one message is decoded and handed on piece by piece as the stream
  * takes it; until then nothing more is decoded, the connection's buffer fills and the socket is not read. Towards the
@@ -10,11 +11,11 @@
  *
  * What fails after the 101 is told in a control message {"type": "error", "code", "message"} before the close frame. */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 
-#include "api/call_internal.h"
-#include "api/vmstream.h"
+#include "api/channel.h"
+#include "api/execs.h"
+#include "api/signals.h"
 #include "base/log.h"
 #include "codec/websocket.h"
 
@@ -27,15 +28,16 @@
 #define CLOSE_MS 3000
 
 enum state { WAIT_FIRST, OPENING, RUNNING, CLOSING };
-enum channel { CHANNEL_STDIN, CHANNEL_STDOUT, CHANNEL_STDERR, CHANNEL_CONTROL };
+enum frame_channel { CHANNEL_STDIN, CHANNEL_STDOUT, CHANNEL_STDERR, CHANNEL_CONTROL };
 
 struct session {
 	struct call *call;
 	struct conn *conn; /* NULL: gone */
 	enum state state;
 	struct ws_decoder decoder;
-	struct vmstream *stream;
-	uint64_t token; /* awaited; 0: not, or met */
+	struct channel *channel;
+	bool takes_input; /* an attach may only look on */
+	uint64_t offset;  /* an attach's */
 	struct str stdin_left; /* of the decoder's message */
 	struct event *timer;
 	unsigned silent;
@@ -45,9 +47,7 @@ static void session_free(struct session *s)
 {
 	struct call *c = s->call;
 
-	if (s->token)
-		rendezvous_cancel(&c->api->streams, s->token);
-	vmstream_destroy(s->stream);
+	channel_destroy(s->channel);
 	ws_decoder_finish(&s->decoder);
 	if (s->timer)
 		event_free(s->timer);
@@ -70,7 +70,7 @@ static void send_frame(struct session *s, enum ws_opcode opcode, struct str payl
 	ws_encode(opcode, payload, NULL, conn_out(s->conn));
 }
 
-static void send_channel(struct session *s, enum channel channel, struct str data)
+static void send_channel(struct session *s, enum frame_channel channel, struct str data)
 {
 	static uint8_t frame[1 + STREAM_DATAGRAM_MAX];
 
@@ -85,7 +85,7 @@ static void close_with(struct session *s, uint16_t code, const char *reason)
 	if (s->state == CLOSING)
 		return;
 	s->state = CLOSING;
-	vmstream_destroy(take_ptr(s->stream));
+	channel_destroy(take_ptr(s->channel));
 	ws_encode_close(code, reason, NULL, conn_out(s->conn));
 	conn_read_enable(s->conn, true);
 	arm(s, CLOSE_MS);
@@ -119,11 +119,17 @@ static void broken_stream(struct session *s)
 	fail(s, CODE_INTERNAL, WS_CLOSE_INTERNAL, "the VM's end of the stream broke its protocol");
 }
 
+static bool is_attach(const struct session *s)
+{
+	return s->call->op == OP_VM_EXEC_GET;
+}
+
 static void on_exit_record(struct session *s, struct str data)
 {
 	_cleanup_(buf_finish) struct buf text = {0};
 	struct json j = {.out = &text};
 	struct stream_exit e;
+	char outcome[16];
 
 	if (wire_decode(&stream_exit_wire, data, &e)) {
 		broken_stream(s);
@@ -136,21 +142,38 @@ static void on_exit_record(struct session *s, struct str data)
 	json_bool(&j, "timed_out", e.timed_out);
 	json_object_end(&j);
 	send_channel(s, CHANNEL_CONTROL, buf_str(&text));
+	snprintf(outcome, sizeof outcome, "%u", e.code);
+	channel_note_outcome(s->channel, str_of(outcome));
 	call_record(s->call, 101);
 	close_with(s, WS_CLOSE_NORMAL, "");
 }
 
 static void on_error_record(struct session *s, struct str data)
 {
-	struct stream_error e;
-	char message[600];
+	char text[600];
+	struct msg_done why = channel_error(data, text, sizeof text);
 
-	if (wire_decode(&stream_error_wire, data, &e)) {
+	channel_note_outcome(s->channel, why.code);
+	fail_with(s, why.status, why.code, WS_CLOSE_INTERNAL, why.message);
+}
+
+static void on_row(struct session *s, struct str data)
+{
+	_cleanup_(buf_finish) struct buf text = {0};
+	struct json j = {.out = &text};
+	struct stream_exec_row row;
+
+	if (!is_attach(s) || wire_decode(&stream_exec_row_wire, data, &row)) {
 		broken_stream(s);
 		return;
 	}
-	snprintf(message, sizeof message, "%.*s: %.*s", STR_ARG(e.code), STR_ARG(e.message));
-	fail(s, exec_error_code(e.code), WS_CLOSE_INTERNAL, message);
+	json_object_begin(&j, NULL);
+	json_str(&j, "type", STR("attached"));
+	exec_put(&j, &row, s->call->params.exec.msg.vm, exec_kept_from(&row, s->offset));
+	json_u64(&j, "offset", row.offset);
+	json_object_end(&j);
+	send_channel(s, CHANNEL_CONTROL, buf_str(&text));
+	conn_poke(s->conn);
 }
 
 /* --- from the VM --- */
@@ -164,7 +187,7 @@ static void on_data(enum stream_kind kind, struct str data, void *user)
 	case STREAM_STDERR:
 		send_channel(s, kind == STREAM_STDOUT ? CHANNEL_STDOUT : CHANNEL_STDERR, data);
 		if (conn_out(s->conn)->len > OUT_HIGH)
-			vmstream_read_enable(s->stream, false);
+			channel_read_enable(s->channel, false);
 		conn_poke(s->conn);
 		break;
 	case STREAM_EXIT:
@@ -172,6 +195,9 @@ static void on_data(enum stream_kind kind, struct str data, void *user)
 		break;
 	case STREAM_ERROR:
 		on_error_record(s, data);
+		break;
+	case STREAM_EXEC_ROW:
+		on_row(s, data);
 		break;
 	case STREAM_STARTED:
 		break;
@@ -188,25 +214,31 @@ static void on_writable(void *user)
 	conn_poke(s->conn);
 }
 
-static void on_ended(void *user)
+static void on_failed(const struct msg_done *why, void *user)
 {
-	fail(user, CODE_VM_NOT_RUNNING, WS_CLOSE_INTERNAL, "the VM stopped while the command ran");
+	struct session *s = user;
+	uint16_t code = why->status == 503 ? WS_CLOSE_TRY_LATER : s->state == OPENING ? WS_CLOSE_POLICY : WS_CLOSE_INTERNAL;
+
+	fail_with(s, why->status, why->code, code, why->message);
 }
 
-static const struct vmstream_ops stream_ops = {.data = on_data, .writable = on_writable, .ended = on_ended};
-
-static void on_stream(int fd, void *arg)
+static int send_request(struct session *s)
 {
-	struct session *s = arg;
-	const struct exec_asked *asked = &s->call->params.exec.asked;
+	struct stream_exec *exec = &s->call->params.exec.asked.exec;
+	struct stream_attach attach = {
+		.exec = s->call->params.exec.msg.exec, .offset = s->offset, .follow = true, .input = s->takes_input};
 
-	s->token = 0;
-	if (fd < 0) {
-		fail(s, CODE_UNAVAILABLE, WS_CLOSE_TRY_LATER, "the VM's stream did not come in time: try again");
-		return;
-	}
-	s->stream = vmstream_create(s->call->api->base, fd, &stream_ops, s);
-	if (!s->stream || vmstream_send_record(s->stream, STREAM_EXEC, &stream_exec_wire, &asked->exec)) {
+	if (is_attach(s))
+		return channel_send_record(s->channel, STREAM_ATTACH, &stream_attach_wire, &attach);
+	exec->exec = channel_id(s->channel);
+	return channel_send_record(s->channel, STREAM_EXEC, &stream_exec_wire, exec);
+}
+
+static void on_opened(void *user)
+{
+	struct session *s = user;
+
+	if (send_request(s)) {
 		fail(s, CODE_INTERNAL, WS_CLOSE_INTERNAL, "the VM's stream could not be used");
 		return;
 	}
@@ -215,58 +247,60 @@ static void on_stream(int fd, void *arg)
 	conn_poke(s->conn);
 }
 
-/* --- authorisation of what the first frame asks --- */
+static const struct channel_ops channel_ops = {
+	.opened = on_opened, .data = on_data, .writable = on_writable, .failed = on_failed};
 
-static bool on_opened(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
+/* --- what the first frame asks --- */
+
+static int read_exec(struct session *s, struct str body, struct error *reterr)
 {
-	struct call *c = arg;
-	struct session *s = c->work;
-	const struct msg_done *done = m ? IPC_RECORD(m, msg_done) : NULL;
+	struct call *c = s->call;
+	const struct op_shape *shape = op_shape_get(OP_VM_EXEC);
 
-	if (m && m->info->type != MSG_TYPE_msg_done)
-		return false;
-	if (!s) {
-		/* the client left meanwhile */
-	} else if (!m) {
-		fail(s, CODE_UNAVAILABLE, WS_CLOSE_TRY_LATER, "iron-control did not answer: try again");
-	} else if (done->status != 200 || done->value == 0) {
-		fail_with(s, done->status, done->code, WS_CLOSE_POLICY, done->message);
-	} else {
-		s->token = done->value;
-		rendezvous_await(&c->api->streams, s->token, on_stream, s);
-	}
-	call_release(c);
-	return true;
+	int r = fields_parse_body(shape->body, body, &c->arena, &c->params.exec.asked, reterr);
+	if (r == 0)
+		r = shape->finish(&c->params, &c->arena, reterr);
+	if (r == 0 && c->params.exec.asked.stdin_bytes.len)
+		r = error_set(reterr, -EINVAL, "stdin: send it as binary frames of channel 0");
+	if (r == 0 && c->params.exec.asked.exec.detach)
+		r = error_set(reterr, -EINVAL, "detach: by POST only; then attach to the command");
+	s->takes_input = true;
+	return r;
+}
+
+struct attach_asked {
+	uint64_t offset;
+	bool offset_given, input;
+};
+static const struct field attach_fields[] = {
+	{"offset", FIELD_U64, .hi = INT64_MAX, .offset = offsetof(struct attach_asked, offset),
+	 .given = 1 + offsetof(struct attach_asked, offset_given), .doc = "From this byte of its output; absent: the oldest kept"},
+	{"input", FIELD_FLAG, .offset = offsetof(struct attach_asked, input), .doc = "stdin and resize are for the command"},
+};
+static const struct field_set attach_set = {.v = attach_fields, .n = ARRAY_SIZE(attach_fields)};
+
+static int read_attach(struct session *s, struct str body, struct error *reterr)
+{
+	struct attach_asked asked = {0};
+
+	int r = fields_parse_body(&attach_set, body, &s->call->arena, &asked, reterr);
+	s->takes_input = asked.input;
+	s->offset = asked.offset_given ? asked.offset : s->call->params.exec_get.asked.offset;
+	return r;
 }
 
 static void open_exec(struct session *s, struct str body)
 {
-	struct call *c = s->call;
 	struct error e = {0};
-	const struct op_shape *shape = op_shape_get(OP_VM_EXEC);
-	uint64_t vm = c->params.exec.msg.vm;
 
-	c->params = (union params){0};
-	c->params.exec.msg.vm = vm;
-	int r = fields_parse_body(shape->body, body, &c->arena, &c->params.exec.asked, &e);
-	if (r == 0)
-		r = shape->finish(&c->params, &c->arena, &e);
-	if (r == 0 && c->params.exec.asked.stdin_bytes.len)
-		r = error_set(&e, -EINVAL, "stdin: send it as binary frames of channel 0");
+	int r = is_attach(s) ? read_attach(s, body, &e) : read_exec(s, body, &e);
 	if (r) {
 		fail(s, r == -EBADMSG ? CODE_BAD_REQUEST : CODE_VALIDATION_ERROR, WS_CLOSE_POLICY, e.text);
 		return;
 	}
 	s->state = OPENING;
 	event_del(s->timer);
-	call_identify(c, &c->params.req);
-	r = c->api->control ? ipc_call(c->api->control, MSG_TYPE_msg_exec_open, &c->params.exec.msg, NULL, 0,
-				       API_CONTROL_MS, on_opened, c)
-			    : -EPIPE;
-	if (r)
-		fail(s, CODE_UNAVAILABLE, WS_CLOSE_TRY_LATER, "iron-control is starting: try again");
-	else
-		call_hold(c);
+	s->channel = channel_create(s->call, &channel_ops, s);
 }
 
 /* --- control messages of the client's --- */
@@ -287,39 +321,25 @@ static const struct field control_fields[] = {
 };
 static const struct field_set control_set = {.v = control_fields, .n = ARRAY_SIZE(control_fields)};
 
-/* Linux's numbers, as the guest's are. */
-static unsigned signal_number(struct str name)
-{
-	static const struct {
-		const char *name;
-		int number;
-	} table[] = {{"HUP", SIGHUP},	{"INT", SIGINT},   {"QUIT", SIGQUIT}, {"KILL", SIGKILL}, {"USR1", SIGUSR1},
-		     {"USR2", SIGUSR2}, {"PIPE", SIGPIPE}, {"ALRM", SIGALRM}, {"TERM", SIGTERM}, {"CONT", SIGCONT},
-		     {"STOP", SIGSTOP}, {"TSTP", SIGTSTP}, {"ABRT", SIGABRT}, {"WINCH", SIGWINCH}};
-
-	if (str_has_prefix(name, STR("SIG")))
-		name = str_make(name.p + 3, name.len - 3);
-	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
-		if (str_eq(str_of(table[i].name), name))
-			return (unsigned)table[i].number;
-	return 0;
-}
-
 static int pass_control(struct session *s, const struct control_asked *a, struct error *reterr)
 {
 	struct stream_resize resize = {.rows = a->rows, .cols = a->cols};
-	struct stream_signal sig = {.number = (uint8_t)signal_number(a->signal)};
+	struct stream_signal sig = {.number = (uint8_t)signal_parse(a->signal)};
 
+	if (!s->takes_input && a->type != CONTROL_SIGNAL)
+		return error_set(reterr, -EINVAL, "this attach asked for no input");
 	if (a->type == CONTROL_EOF)
-		return vmstream_send(s->stream, STREAM_STDIN_EOF, STR_NONE);
+		return channel_send(s->channel, STREAM_STDIN_EOF, STR_NONE);
 	if (a->type == CONTROL_RESIZE) {
 		if (!a->rows || !a->cols)
 			return error_set(reterr, -EINVAL, "rows and cols are required");
-		return vmstream_send_record(s->stream, STREAM_RESIZE, &stream_resize_wire, &resize);
+		return channel_send_record(s->channel, STREAM_RESIZE, &stream_resize_wire, &resize);
 	}
+	if (is_attach(s))
+		return error_set(reterr, -EINVAL, "signals go by POST /signal");
 	if (!sig.number)
 		return error_set(reterr, -EINVAL, "signal must be a name as INT or TERM");
-	return vmstream_send_record(s->stream, STREAM_SIGNAL, &stream_signal_wire, &sig);
+	return channel_send_record(s->channel, STREAM_SIGNAL, &stream_signal_wire, &sig);
 }
 
 static void on_control_message(struct session *s, struct str text)
@@ -349,7 +369,9 @@ static void on_message(struct session *s, const struct ws_event *e)
 		return;
 	}
 	struct str data = {e->payload.p + 1, e->payload.len - 1};
-	if (e->payload.p[0] == CHANNEL_STDIN)
+	if (e->payload.p[0] == CHANNEL_STDIN && !s->takes_input)
+		fail(s, CODE_VALIDATION_ERROR, WS_CLOSE_POLICY, "this attach asked for no input");
+	else if (e->payload.p[0] == CHANNEL_STDIN)
 		s->stdin_left = data;
 	else if (e->payload.p[0] == CHANNEL_CONTROL)
 		on_control_message(s, data);
@@ -401,9 +423,9 @@ static bool take_event(struct session *s, struct str *in)
 /* Stdin as the stream takes it. True: all of it is on its way. */
 static bool push_stdin(struct session *s)
 {
-	while (s->stdin_left.len && s->stream && vmstream_can_send(s->stream)) {
+	while (s->stdin_left.len && s->channel && channel_can_send(s->channel)) {
 		struct str piece = {s->stdin_left.p, MIN(s->stdin_left.len, STREAM_DATA_MAX)};
-		vmstream_send(s->stream, STREAM_STDIN, piece);
+		channel_send(s->channel, STREAM_STDIN, piece);
 		s->stdin_left.p += piece.len;
 		s->stdin_left.len -= piece.len;
 	}
@@ -415,7 +437,7 @@ static bool may_take(struct session *s)
 {
 	if (s->state == CLOSING || s->state == WAIT_FIRST)
 		return true;
-	return s->state == RUNNING && push_stdin(s) && vmstream_can_send(s->stream);
+	return s->state == RUNNING && push_stdin(s) && channel_can_send(s->channel);
 }
 
 static void on_turn(void *user)
@@ -428,8 +450,8 @@ static void on_turn(void *user)
 	while (conn_out(s->conn)->len <= OUT_HIGH && may_take(s) && take_event(s, &in))
 		;
 	buf_consume(buf, buf->len - in.len);
-	if (s->stream && conn_out(s->conn)->len < OUT_LOW)
-		vmstream_read_enable(s->stream, true);
+	if (s->channel && conn_out(s->conn)->len < OUT_LOW)
+		channel_read_enable(s->channel, true);
 	if (conn_eof(s->conn) && s->state != CLOSING)
 		call_record(s->call, 499);
 	if (conn_eof(s->conn))

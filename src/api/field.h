@@ -20,6 +20,7 @@ enum field_kind {
 	FIELD_BASE64, /* struct str: decoded, at most hi bytes */
 	FIELD_U16,    /* uint16_t, lo to hi */
 	FIELD_U32,    /* uint32_t, lo to hi; stored times `scale` */
+	FIELD_U64,    /* uint64_t, lo to hi (INT64_MAX at most) */
 	FIELD_FLAG,   /* bool */
 	FIELD_FLAG3,  /* uint8_t: 0 absent, 1 false, 2 true */
 	FIELD_CHOICE, /* uint8_t: base + index in choices */
@@ -43,6 +44,7 @@ struct field {
 	enum field_kind kind;
 	bool required;
 	bool trim;	/* texts: white space around it is dropped */
+	uint32_t or_number; /* TEXT, required, in a body: a whole number from 1 up to this stands for its digits */
 	bool plus;	/* query: "+" is itself a plus, not a space (always so for FIELD_TIME) */
 	uint8_t base;
 	uint64_t lo, hi;

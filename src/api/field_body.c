@@ -241,7 +241,12 @@ static int parse_text(struct parser *p, const struct field *f, const char *name,
 
 static int parse_scalar(struct parser *p, const struct field *f, const char *name, json_t *j)
 {
-	if (f->kind == FIELD_U16 || f->kind == FIELD_U32) {
+	if (f->or_number && json_is_integer(j)) {
+		char digits[24];
+		snprintf(digits, sizeof digits, "%lld", (long long)json_integer_value(j));
+		return value_set_text(f, name, arena_str(p->arena, str_of(digits)), p->arena, p->record, p->reterr);
+	}
+	if (f->kind == FIELD_U16 || f->kind == FIELD_U32 || f->kind == FIELD_U64) {
 		if (!json_is_integer(j))
 			return error_set(p->reterr, -EINVAL, "%s must be a whole number from %llu to %llu", name,
 					 (unsigned long long)f->lo, (unsigned long long)f->hi);
@@ -282,6 +287,7 @@ static int parse_value(struct parser *p, const struct field *f, const char *name
 	case FIELD_BASE64:
 	case FIELD_U16:
 	case FIELD_U32:
+	case FIELD_U64:
 	case FIELD_FLAG:
 	case FIELD_FLAG3:
 	case FIELD_CHOICE:

@@ -81,8 +81,12 @@ int fields_parse_query(const struct field_set *set, struct str query, struct are
 		if (r)
 			return r;
 	}
-	for (size_t i = 0; i < set->n; i++)
-		if (!(seen & 1ULL << i))
-			value_set_absent(&set->v[i], record);
+	for (size_t i = 0; i < set->n; i++) {
+		if (seen & 1ULL << i)
+			continue;
+		if (set->v[i].required)
+			return error_set(reterr, -EINVAL, "%s: required in the query", set->v[i].name);
+		value_set_absent(&set->v[i], record);
+	}
 	return set->check ? set->check(record, reterr) : 0;
 }

@@ -169,6 +169,7 @@ int value_set_text(const struct field *f, const char *name, struct str s, struct
 		return set_id(f, name, s, record, reterr);
 	case FIELD_U16:
 	case FIELD_U32:
+	case FIELD_U64:
 		return set_number_text(f, name, s, record, reterr);
 	case FIELD_FLAG:
 	case FIELD_FLAG3:
@@ -197,6 +198,8 @@ int value_set_number(const struct field *f, const char *name, int64_t n, void *r
 				 (unsigned long long)f->hi, (long long)n);
 	if (f->kind == FIELD_U16)
 		MEMBER(record, f->offset, uint16_t) = (uint16_t)n;
+	else if (f->kind == FIELD_U64)
+		MEMBER(record, f->offset, uint64_t) = (uint64_t)n;
 	else
 		MEMBER(record, f->offset, uint32_t) = (uint32_t)n * scale;
 	return 0;

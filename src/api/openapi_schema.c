@@ -80,10 +80,26 @@ struct place {
 static void put_members(struct json *j, const struct field_set *set);
 static void put_field(struct json *j, const struct field *f, struct place place);
 
+static void put_text_or_number(struct json *j, const struct field *f)
+{
+	json_array_begin(j, "type");
+	json_str(j, NULL, STR("string"));
+	json_str(j, NULL, STR("integer"));
+	json_array_end(j);
+	if (f->pattern)
+		put_pattern(j, f->pattern);
+	json_u64(j, "minimum", 1);
+	json_u64(j, "maximum", f->or_number);
+}
+
 static void put_text(struct json *j, const struct field *f, struct place place)
 {
 	bool bounded = !f->trim && f->kind != FIELD_BASE64;
 
+	if (f->or_number) {
+		put_text_or_number(j, f);
+		return;
+	}
 	put_type(j, "string", place.nullable);
 	if (f->choices) {
 		put_choices(j, f->choices, place.may_be_empty, place.nullable);
@@ -188,6 +204,7 @@ static void put_field(struct json *j, const struct field *f, struct place place)
 		break;
 	case FIELD_U16:
 	case FIELD_U32:
+	case FIELD_U64:
 		put_number(j, f, place);
 		break;
 	case FIELD_FLAG:

@@ -9,6 +9,7 @@ static const struct route_parameter parameters[] = {
 	{STR(":rule"), "egr_", CODE_RULE_NOT_FOUND},
 	{STR(":key"), "key_", CODE_KEY_NOT_FOUND},
 	{STR(":image"), "img_", CODE_IMAGE_NOT_FOUND},
+	{STR(":exec"), "exec_", CODE_EXEC_NOT_FOUND},
 };
 
 const struct route_parameter *route_parameter_find(struct str segment)

@@ -2,7 +2,10 @@
 
 #include <errno.h>
 
+#include "api/signals.h"
+#include "api/starts.h"
 #include "base/clock.h"
+#include "base/text.h"
 #include "model/name.h"
 #include "model/spec.h"
 
@@ -172,6 +175,7 @@ static const struct field exec_fields[] = {
 	{"stdin", FIELD_BASE64, .hi = EXEC_STDIN_MAX, AT(exec_asked, stdin_bytes), .doc = "Base64"},
 	{"timeout_s", FIELD_U32, .lo = 1, .hi = EXEC_SECONDS_MAX, .scale = 1000, EXEC_AT(timeout_ms),
 	 .doc = "After that the process is ended"},
+	{"detach", FIELD_FLAG, EXEC_AT(detach), .doc = "It runs on by itself; the answer is its exec_id"},
 };
 static int check_exec(const void *record, struct error *reterr)
 {
@@ -184,6 +188,8 @@ static int check_exec(const void *record, struct error *reterr)
 		return error_set(reterr, -EINVAL, "argv[0] must not be empty");
 	if ((x->rows || x->cols) && !x->tty)
 		return error_set(reterr, -EINVAL, "%s: only with tty", x->rows ? "rows" : "cols");
+	if (x->detach && ((const struct exec_asked *)record)->stdin_bytes.len)
+		return error_set(reterr, -EINVAL, "stdin: not with detach; attach to the command with input instead");
 	return 0;
 }
 static const struct field_set exec_body = SET(exec_fields, .check = check_exec, .either = {"argv", "command"});
@@ -208,6 +214,104 @@ static int finish_exec(union params *p, struct arena *a, struct error *reterr)
 	p->exec.msg.argv = arena_str(a, buf_str(&list));
 	p->exec.msg.user = x->user;
 	p->exec.msg.tty = x->tty;
+	p->exec.msg.detach = x->detach;
+	return 0;
+}
+
+/* --- what runs or ran --- */
+
+static const struct field exec_get_query[] = {
+	{"offset", FIELD_U64, .hi = INT64_MAX, .offset = offsetof(struct exec_get, asked.offset),
+	 .given = 1 + offsetof(struct exec_get, asked.offset_given), .doc = "From this byte of its output; absent: the oldest kept"},
+};
+static const struct field_set exec_get = SET(exec_get_query);
+
+static int check_signal(const char *field, struct str s, struct error *reterr)
+{
+	return signal_parse(s) ? 0 : error_set(reterr, -EINVAL, "%s must be a signal, as TERM, SIGTERM or 15", field);
+}
+
+static const struct field exec_signal_fields[] = {
+	{"signal", FIELD_TEXT, .required = true, .lo = 1, .hi = 15, .or_number = SIGNAL_MAX, .check = check_signal,
+	 .pattern = "^((SIG)?(" SIGNAL_NAMES ")|[1-9]|[1-5][0-9]|6[0-4])$",
+	 .offset = offsetof(struct exec_signal, signal), .doc = "TERM, SIGTERM or 15"},
+};
+static const struct field_set exec_signal = SET(exec_signal_fields);
+
+static int finish_signal(union params *p, struct arena *a, struct error *reterr)
+{
+	p->exec_signal.number = (uint8_t)signal_parse(p->exec_signal.signal);
+	return 0;
+}
+
+/* --- files --- */
+
+#define FILE_AT(member) .offset = offsetof(struct file_get, asked.member)
+#define FILE_PATH(name_, member) {name_, FIELD_BYTES, .required = true, .hi = 4096, FILE_AT(file.member), .doc = "Absolute, or below the user's home"}
+#define FILE_USER {"user", FIELD_TEXT, .lo = 1, .hi = 63, FILE_AT(file.user), .doc = "In whose name, with whose rights; absent: agent"}
+#define FILE_MODE {"mode", FIELD_TEXT, .lo = 1, .hi = 5, .check = check_mode, .pattern = "^([0-7]{1,4}|0[0-7]{4})$", FILE_AT(mode), .doc = "Octal, as 0644"}
+#define FILE_OWNER {"owner", FIELD_TEXT, .lo = 1, .hi = 127, FILE_AT(file.owner), .doc = "user or user:group; only root may give it away"}
+
+static int check_mode(const char *field, struct str s, struct error *reterr)
+{
+	for (size_t i = 0; i < s.len; i++)
+		if (s.p[i] < '0' || s.p[i] > '7')
+			return error_set(reterr, -EINVAL, "%s must be octal, as 0644", field);
+	return s.len == 5 && s.p[0] != '0' ? error_set(reterr, -EINVAL, "%s must be at most 7777", field) : 0;
+}
+
+static const struct field file_path_query[] = {FILE_PATH("path", path), FILE_USER};
+static const struct field_set file_path = SET(file_path_query);
+
+static const struct field file_put_query[] = {
+	FILE_PATH("path", path), FILE_USER, FILE_MODE, FILE_OWNER,
+	{"parents", FIELD_FLAG, FILE_AT(file.recursive), .doc = "Directories that are missing are made"},
+};
+static const struct field_set file_put = SET(file_put_query);
+
+static const struct field file_delete_query[] = {
+	FILE_PATH("path", path), FILE_USER,
+	{"recursive", FIELD_FLAG, FILE_AT(file.recursive), .doc = "A directory with all that is in it"},
+};
+static const struct field_set file_delete = SET(file_delete_query);
+
+static const struct field file_list_query[] = {
+	FILE_PATH("path", path), FILE_USER,
+	{"limit", FIELD_U32, .lo = 1, .hi = 1000, .absent = 100, FILE_AT(file.limit), .doc = "Items a page"},
+	{"cursor", FIELD_TEXT, .lo = 2, .hi = 510, .pattern = "^([0-9a-f]{2})+$", FILE_AT(cursor), .doc = "Of the page before"},
+};
+static const struct field_set file_list = SET(file_list_query);
+
+static const struct field file_mkdir_fields[] = {
+	FILE_PATH("path", path), FILE_USER, FILE_MODE, FILE_OWNER,
+	{"parents", FIELD_FLAG, .absent = 1, FILE_AT(file.recursive), .doc = "Directories that are missing are made"},
+};
+static const struct field_set file_mkdir = SET(file_mkdir_fields);
+
+static const struct field file_move_fields[] = {
+	FILE_PATH("from", path), FILE_PATH("to", to), FILE_USER,
+	{"overwrite", FIELD_FLAG, FILE_AT(file.overwrite), .doc = "It may replace a file"},
+};
+static const struct field_set file_move = SET(file_move_fields);
+
+/* What the tables leave as text, and what the record shows. A cursor is the last name in hexadecimal: names hold any byte. */
+static int finish_file(union params *p, struct arena *a, struct error *reterr)
+{
+	struct file_asked *asked = &p->file.asked;
+	uint32_t mode = 0;
+
+	for (size_t i = 0; i < asked->mode.len; i++)
+		mode = mode << 3 | (uint32_t)(asked->mode.p[i] - '0');
+	asked->file.mode = asked->mode.len ? mode : FILE_MODE_NONE;
+	if (asked->cursor.len) {
+		uint8_t *name = arena_alloc(a, asked->cursor.len / 2 + 1);
+		if (!name || hex_decode(asked->cursor, name, asked->cursor.len / 2))
+			return error_set(reterr, -EINVAL, "cursor is not one of this list's");
+		asked->file.to = str_make(name, asked->cursor.len / 2);
+	}
+	p->file.msg.path = asked->file.path;
+	p->file.msg.user = asked->file.user;
+	p->file.msg.to = asked->cursor.len ? STR_NONE : asked->file.to;
 	return 0;
 }
 
@@ -299,7 +403,24 @@ static const struct field_set page = SET(page_query);
 
 /* --- answers that are no rows --- */
 
-static const struct op_answer exec_result[] = {{"application/json", &exec_shape, NULL}, {0}};
+static const struct op_answer exec_result[] = {
+	{"application/json", &exec_shape, NULL},
+	{"text/event-stream", NULL, "With Accept: text/event-stream. Events stdout and stderr (base64), exit {exit_code, timed_out}, "
+				    "error {code, message}; a comment after 15 s of silence"},
+	{0}};
+static const struct op_answer exec_output[] = {
+	{"application/json", &exec_output_shape, NULL},
+	{"text/event-stream", NULL, "With Accept: text/event-stream. First event exec, which says where the output begins; then as "
+				    "POST exec's, each with the next offset as its id, and live until the exit"},
+	{"application/octet-stream", NULL, "With Upgrade: websocket. The client's first text frame is {offset?, input?}; then as "
+					   "GET exec, after a control message {type: attached} with what the command is"},
+	{0}};
+static const struct op_answer file_bytes[] = {
+	{"application/octet-stream", NULL, "The bytes, with Iron-File-Mode, Iron-File-Owner and Last-Modified; an answer that ends "
+					   "before its length, or without its last chunk, is cut"},
+	{0}};
+static const struct op_answer archive_bytes[] = {{"application/x-tar", NULL, "Names are relative to the path"}, {0}};
+static const struct op_answer console_text[] = {{"text/plain", NULL, "The last 64 KiB, as the guest wrote them"}, {0}};
 static const struct op_answer exec_frames[] = {
 	{"application/octet-stream", NULL,
 	 "A WebSocket. The client's first text frame is the body that POST takes (without stdin); then both sides send binary "
@@ -315,6 +436,9 @@ static const struct op_answer up[] = {{"application/json", &health_shape, NULL},
 #define ROW(name) .row = MSG_TYPE_##name
 #define VM_AT(name) .vm_at = 1 + offsetof(struct name, vm)
 #define ID_AT .id_at = 1 + offsetof(struct msg_object, id)
+#define EXEC_ID_AT .id_at = 1 + offsetof(struct msg_vm_open, exec)
+#define ROW_AT(number) .row = (number)
+#define BYTES .answer = ANSWER_BYTES, .status = 200
 #define LIST .answer = ANSWER_LIST, .status = 200
 #define OBJECT(code) .answer = ANSWER_OBJECT, .status = (code)
 #define NO_CONTENT .answer = ANSWER_NONE, .status = 204
@@ -333,11 +457,50 @@ static const struct op_shape shapes[OP_COUNT] = {
 	[OP_VM_STATS] = {REC(msg_object), PLAIN, OBJECT(200), ROW(row_stats), VM_AT(msg_object)},
 	[OP_VM_START] = {REC(msg_object), PLAIN, OBJECT(200), ROW(row_vm), VM_AT(msg_object), .errors = ERR(VM_ALREADY_RUNNING) | ERR(QUOTA_EXCEEDED)},
 	[OP_VM_STOP] = {REC(msg_vm_stop), PLAIN, OBJECT(200), ROW(row_vm), VM_AT(msg_vm_stop), .errors = ERR(VM_NOT_RUNNING)},
-	[OP_VM_EXEC] = {REC(msg_exec_open), &nothing, &exec_body, .answer = ANSWER_EXEC, .status = 200, VM_AT(msg_exec_open), .answers = exec_result,
+	[OP_VM_EXEC] = {REC(msg_vm_open), &nothing, &exec_body, .answer = ANSWER_EXEC, .status = 200, VM_AT(msg_vm_open), .answers = exec_result,
+			.doc = "With detach the answer is {data: {exec_id}} as soon as the command runs.",
 			.errors = ERR(VM_NOT_RUNNING),
-			BODY_AT(exec.asked), .finish = finish_exec},
-	[OP_VM_EXEC_WS] = {REC(msg_exec_open), PLAIN, .answer = ANSWER_EXEC, .status = 101, VM_AT(msg_exec_open),
-			   BODY_AT(exec.asked), .answers = exec_frames, .errors = ERR(VM_NOT_RUNNING)},
+			BODY_AT(exec.asked), .finish = finish_exec, .start = exec_start},
+	[OP_VM_EXEC_WS] = {REC(msg_vm_open), PLAIN, .answer = ANSWER_EXEC, .status = 101, VM_AT(msg_vm_open),
+			   BODY_AT(exec.asked), .answers = exec_frames, .upgrades = true, .errors = ERR(VM_NOT_RUNNING)},
+	[OP_VM_EXEC_LIST] = {REC(msg_vm_open), PLAIN, LIST, ROW_AT(ROW_EXEC), VM_AT(msg_vm_open), .start = execs_list,
+			.errors = ERR(VM_NOT_RUNNING)},
+	[OP_VM_EXEC_GET] = {REC(msg_vm_open), &exec_get, &nothing, .answer = ANSWER_EXEC, .status = 200, VM_AT(msg_vm_open), EXEC_ID_AT,
+			    .start = execs_get, .upgrades = true, .answers = exec_output,
+			.errors = ERR(VM_NOT_RUNNING)},
+	[OP_VM_EXEC_SIGNAL] = {REC(msg_vm_open), &nothing, &exec_signal, NO_CONTENT, VM_AT(msg_vm_open), EXEC_ID_AT,
+			       .finish = finish_signal, .start = execs_signal,
+			.errors = ERR(VM_NOT_RUNNING)},
+	[OP_VM_EXEC_DELETE] = {REC(msg_vm_open), PLAIN, NO_CONTENT, VM_AT(msg_vm_open), EXEC_ID_AT, .start = execs_remove,
+			.errors = ERR(VM_NOT_RUNNING)},
+	[OP_VM_FILE_GET] = {REC(msg_vm_open), &file_path, &nothing, BYTES, VM_AT(msg_vm_open), .finish = finish_file, .start = download_start, .answers = file_bytes,
+			.errors = ERR(VM_NOT_RUNNING) | ERR(FILE_NOT_FOUND)},
+	[OP_VM_FILE_PUT] = {REC(msg_vm_open), &file_put, &nothing, OBJECT(200), ROW_AT(ROW_FILE), VM_AT(msg_vm_open),
+			    .finish = finish_file, .start = upload_start, .body_media = "application/octet-stream",
+			.errors = ERR(VM_NOT_RUNNING) | ERR(FILE_NOT_FOUND)},
+	[OP_VM_FILE_DELETE] = {REC(msg_vm_open), &file_delete, &nothing, NO_CONTENT, VM_AT(msg_vm_open), .finish = finish_file,
+			       .start = files_ask,
+			.errors = ERR(VM_NOT_RUNNING) | ERR(FILE_NOT_FOUND)},
+	[OP_VM_FILE_LIST] = {REC(msg_vm_open), &file_list, &nothing, LIST, ROW_AT(ROW_FILE), VM_AT(msg_vm_open),
+			     .finish = finish_file, .start = files_ask,
+			.errors = ERR(VM_NOT_RUNNING) | ERR(FILE_NOT_FOUND)},
+	[OP_VM_FILE_STAT] = {REC(msg_vm_open), &file_path, &nothing, OBJECT(200), ROW_AT(ROW_FILE), VM_AT(msg_vm_open),
+			     .finish = finish_file, .start = files_ask,
+			.errors = ERR(VM_NOT_RUNNING) | ERR(FILE_NOT_FOUND)},
+	[OP_VM_FILE_MKDIR] = {REC(msg_vm_open), &nothing, &file_mkdir, OBJECT(201), ROW_AT(ROW_FILE), VM_AT(msg_vm_open),
+			      BODY_AT(file), .finish = finish_file, .start = files_ask,
+			.errors = ERR(VM_NOT_RUNNING) | ERR(FILE_NOT_FOUND)},
+	[OP_VM_FILE_MOVE] = {REC(msg_vm_open), &nothing, &file_move, OBJECT(200), ROW_AT(ROW_FILE), VM_AT(msg_vm_open),
+			     BODY_AT(file), .finish = finish_file, .start = files_ask,
+			.errors = ERR(VM_NOT_RUNNING) | ERR(FILE_NOT_FOUND)},
+	[OP_VM_ARCHIVE_GET] = {REC(msg_vm_open), &file_path, &nothing, BYTES, VM_AT(msg_vm_open), .finish = finish_file,
+			       .start = download_start, .answers = archive_bytes,
+			.errors = ERR(VM_NOT_RUNNING) | ERR(FILE_NOT_FOUND)},
+	[OP_VM_ARCHIVE_PUT] = {REC(msg_vm_open), &file_path, &nothing, OBJECT(200), ROW_AT(ROW_FILE), VM_AT(msg_vm_open),
+			       .finish = finish_file, .start = upload_start, .body_media = "application/octet-stream",
+			.errors = ERR(VM_NOT_RUNNING) | ERR(FILE_NOT_FOUND)},
+	[OP_VM_CONSOLE] = {REC(msg_vm_open), PLAIN, BYTES, VM_AT(msg_vm_open), .start = console_start, .answers = console_text,
+			.errors = ERR(VM_NOT_RUNNING)},
 	[OP_POLICY_GET] = {REC(msg_object), PLAIN, OBJECT(200), ROW(row_policy)},
 	[OP_POLICY_PUT] = {REC(msg_policy_put), &nothing, &policy_body, OBJECT(200), ROW(row_policy)},
 	[OP_VM_POLICY_GET] = {REC(msg_object), PLAIN, OBJECT(200), ROW(row_policy), VM_AT(msg_object)},

@@ -14,6 +14,18 @@ struct exec_asked {
 	struct str stdin_bytes;
 };
 
+/* What a client may ask of a command that was started earlier. */
+struct exec_get_asked {
+	uint64_t offset;
+	bool offset_given;
+};
+
+/* What a client may ask of files. file.to of LIST: from the cursor. */
+struct file_asked {
+	struct stream_file file;
+	struct str mode, cursor;
+};
+
 /* Room for what any shape's tables fill. Every record that iron-control gets begins with the members of msg_req. */
 union params {
 	struct msg_req req;
@@ -41,9 +53,22 @@ union params {
 		uint32_t timeout_ms;
 	} vm_wait;
 	struct {
-		struct msg_exec_open msg;
+		struct msg_vm_open msg;
 		struct exec_asked asked;
 	} exec;
+	struct exec_get {
+		struct msg_vm_open msg;
+		struct exec_get_asked asked;
+	} exec_get;
+	struct exec_signal {
+		struct msg_vm_open msg;
+		struct str signal;
+		uint8_t number;
+	} exec_signal;
+	struct file_get {
+		struct msg_vm_open msg;
+		struct file_asked asked;
+	} file;
 };
 
 /* An error of model/code.h in op_shape.errors. */
@@ -57,6 +82,7 @@ struct op_answer {
 	const struct out_shape *object; /* JSON: {"data": object}; NULL: what `doc` says */
 	const char *doc;
 };
+struct call;
 
 enum answer_kind {
 	ANSWER_NONE,   /* 204 */
@@ -66,6 +92,7 @@ enum answer_kind {
 	ANSWER_EXPLAIN, /* one row, and the rules that matched */
 	ANSWER_EXEC,   /* what exec.h and exec_ws.h make of it */
 	ANSWER_LOCAL,  /* answered without iron-control */
+	ANSWER_BYTES,  /* a file's, an archive's, the console's, as they are */
 };
 
 /* Which members of the record the path's parts fill: offsets plus 1, 0 for none. */
@@ -85,9 +112,13 @@ struct op_shape {
 	uint64_t errors;
 	/* Where `answer` is none that is made of rows (ANSWER_EXEC and below): every form that the success may take. */
 	const struct op_answer *answers;
-	/* The request's body when it is bytes and no JSON: its media type; NULL: JSON by the table. */
+	/* The request's body when it is bytes and no JSON, of any size and type, which `start` takes piece by piece: its media
+	 * type; NULL: JSON by the table. */
 	const char *body_media;
 	const char *doc; /* more than op.h's summary says; may be NULL */
+	/* Who answers it, instead of iron-control by rows. May be NULL. */
+	void (*start)(struct call *c);
+	bool upgrades;	   /* with Upgrade: websocket it is exec_ws.c's */
 };
 
 /* op < OP_COUNT. */
@@ -133,7 +164,26 @@ struct out_shape {
 	const char *name; /* in the description; NULL: the row's */
 };
 /* What an answer that is no row holds. */
-extern const struct out_shape exec_shape, health_shape;
+extern const struct out_shape exec_shape, exec_output_shape, health_shape;
+/* Rows that come from a VM, not from iron-control: numbers beyond those of messages. */
+enum { ROW_EXEC = 60001, ROW_FILE };
+struct exec_view {
+	uint64_t id, vm;
+	struct str argv, command, user;
+	bool tty, detached, ended, timed_out;
+	uint8_t status; /* 0 running, 1 exited */
+	uint16_t exit_code;
+	int64_t started_at, ended_at;
+	uint64_t output, kept_from;
+};
+struct file_view {
+	struct str name;
+	uint8_t type; /* enum file_kind */
+	uint64_t size;
+	struct str mode, owner, group;
+	int64_t modified_at;
+	struct str target;
+};
 
 /* NULL: no row of the API's. */
 const struct out_shape *out_shape_get(uint16_t row);

@@ -217,6 +217,44 @@ static const struct out_field health[] = {
 };
 const struct out_shape health_shape = {.name = "Health", .v = health, .n = ARRAY_SIZE(health)};
 
+#define EXEC_FIELDS \
+	F(ID, "id", exec_view, id, .choices = "exec_"), \
+	F(ID, "vm_id", exec_view, vm, .choices = "vm_"), \
+	F(TEXTS, "argv", exec_view, argv), \
+	F(TEXT, "command", exec_view, command), \
+	F(TEXT, "user", exec_view, user), \
+	F(FLAG, "tty", exec_view, tty), \
+	F(FLAG, "detached", exec_view, detached), \
+	F(CHOICE, "status", exec_view, status, .choices = "running|exited"), \
+	F(U16, "exit_code", exec_view, exit_code, KNOWN_IF(exec_view, ended)), \
+	F(FLAG, "timed_out", exec_view, timed_out), \
+	F(TIME, "started_at", exec_view, started_at), \
+	F(TIME, "ended_at", exec_view, ended_at), \
+	F(U64, "output_bytes", exec_view, output), \
+	F(U64, "kept_from", exec_view, kept_from),
+static const struct out_field exec_row[] = {EXEC_FIELDS};
+/* execs.c writes the rest of it. */
+static const struct out_field exec_output[] = {
+	EXEC_FIELDS
+	{.name = "offset", .kind = OUT_U64, .doc = "Of the first byte below, over stdout and stderr together"},
+	{.name = "next_offset", .kind = OUT_U64, .doc = "To go on from"},
+	{.name = "stdout", .kind = OUT_TEXT, .doc = "At most 1 MiB with stderr; each byte that is not UTF-8 is U+FFFD"},
+	{.name = "stderr", .kind = OUT_TEXT, .doc = "The same"},
+	{.name = "truncated", .kind = OUT_FLAG, .doc = "There is more from next_offset on"},
+};
+const struct out_shape exec_output_shape = {.name = "ExecOutput", .v = exec_output, .n = ARRAY_SIZE(exec_output)};
+
+static const struct out_field file[] = {
+	F(TEXT, "name", file_view, name),
+	F(CHOICE, "type", file_view, type, .base = 1, .choices = "file|directory|link|other"),
+	F(U64, "size_bytes", file_view, size),
+	F(TEXT, "mode", file_view, mode),
+	F(TEXT, "owner", file_view, owner),
+	F(TEXT, "group", file_view, group),
+	F(TIME, "modified_at", file_view, modified_at),
+	F(TEXT, "target", file_view, target),
+};
+
 #define SHAPE(type, fields, ...) {.row = MSG_TYPE_##type, .v = fields, .n = ARRAY_SIZE(fields), ##__VA_ARGS__}
 static const struct out_shape shapes[] = {
 	SHAPE(row_vm, vm),
@@ -233,6 +271,8 @@ static const struct out_shape shapes[] = {
 	SHAPE(row_me, me),
 	SHAPE(row_host, host, .inner = &msg_host_wire, .outer = host_counts, .nouter = ARRAY_SIZE(host_counts)),
 	SHAPE(row_role, role, .inner = &msg_role_row_wire),
+	{.row = ROW_EXEC, .v = exec_row, .n = ARRAY_SIZE(exec_row), .name = "Exec"},
+	{.row = ROW_FILE, .v = file, .n = ARRAY_SIZE(file), .name = "FileInfo"},
 };
 
 const struct out_shape *out_shape_get(uint16_t row)

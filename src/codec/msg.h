@@ -71,7 +71,7 @@
 	M(71, msg_vm_list, 0)                                                                                          \
 	M(72, msg_object, 0)                                                                                           \
 	M(73, msg_vm_stop, 0)                                                                                          \
-	M(74, msg_exec_open, 0)                                                                                        \
+	M(74, msg_vm_open, 0)                                                                                          \
 	M(75, msg_policy_put, 0)                                                                                       \
 	M(76, msg_rule_list, 0)                                                                                        \
 	M(77, msg_rule_create, 0)                                                                                      \
@@ -81,6 +81,7 @@
 	M(81, msg_api_record, 0)                                                                                       \
 	M(120, msg_vm_patch, 0)                                                                                        \
 	M(121, msg_vm_page, 0)                                                                                         \
+	M(89, msg_vm_closed, 0)                                                                                        \
 	/* iron-control -> iron-api: rows, then done */                                                                \
 	M(90, msg_done, 0)                                                                                             \
 	M(91, row_vm, 0)                                                                                               \

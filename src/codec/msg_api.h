@@ -6,7 +6,7 @@
 /* Which record carries which op, and the rows of its answer:
  *   VM_CREATE vm_create: vm · VM_LIST vm_list: vm* · VM_GET, VM_START object: vm · VM_STOP vm_stop: vm · VM_DELETE object
  *   VM_PATCH vm_patch: vm · VM_SESSIONS vm_page: session* · VM_STATS object: stats
- *   VM_EXEC, VM_EXEC_WS exec_open: value is the token · (VM_)POLICY_GET object, PUT policy_put, DELETE object: policy
+ *   VM_EXEC…, VM_FILE…, VM_CONSOLE vm_open: value is the token · (VM_)POLICY_GET object, PUT policy_put, DELETE object: policy
  *   (VM_)RULE_LIST rule_list: rule* · CREATE rule_create: rule · DELETE object · AUDIT_EGRESS events_list: event*
  *   IMAGE_LIST page: image* · IMAGE_GET object: image · KEY_LIST page: key* · KEY_CREATE key_create: key · KEY_DELETE object
  *   AUDIT_SUMMARY summary_get: summary* · AUDIT_EVENTS generals_list: general* · EGRESS_EXPLAIN explain: explain, rule*
@@ -86,10 +86,20 @@ WIRE_DECLARE(msg_vm_page, MSG_VM_PAGE_FIELDS);
 #define MSG_VM_STOP_FIELDS(F, T) REQ(F, T) F(T, u64, vm, 0)
 WIRE_DECLARE(msg_vm_stop, MSG_VM_STOP_FIELDS);
 
-/* Answered by msg_done with token: the stream comes (or came) to iron-api from irond as msg_stream{token}. argv: for the
- * record only, cut to fit. */
-#define MSG_EXEC_OPEN_FIELDS(F, T) REQ(F, T) F(T, u64, vm, 0) F(T, str, user, 63) F(T, list, argv, 4096) F(T, flag, tty, 0)
-WIRE_DECLARE(msg_exec_open, MSG_EXEC_OPEN_FIELDS);
+/* A byte channel into a VM for what op says: a command, earlier ones, files, the console. Answered by msg_done with
+ * value, its token: the stream comes (or came) to iron-api from irond as msg_stream{token}; a new command is listed under
+ * that id. exec: the earlier one that is meant. user, argv, tty, detach, path, to: for the record only, cut to fit. */
+#define MSG_VM_OPEN_FIELDS(F, T)                                                                                       \
+	REQ(F, T)                                                                                                      \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, u64, exec, 0)                                                                                             \
+	F(T, str, user, 63)                                                                                            \
+	F(T, list, argv, 4096)                                                                                         \
+	F(T, flag, tty, 0)                                                                                             \
+	F(T, flag, detach, 0)                                                                                          \
+	F(T, str, path, 4096)                                                                                          \
+	F(T, str, to, 4096)
+WIRE_DECLARE(msg_vm_open, MSG_VM_OPEN_FIELDS);
 
 /* vm 0: the workspace's. mode: 0 enforce, 1 warn; 255: absent. */
 #define MSG_POLICY_PUT_FIELDS(F, T) REQ(F, T) F(T, u64, vm, 0) F(T, u8, mode, 255)
@@ -180,6 +190,18 @@ WIRE_DECLARE(msg_api_record, MSG_API_RECORD_FIELDS);
 #define KEPT_BODY_MAX 65536
 #define MSG_KEEP_FIELDS(F, T) REQ(F, T) F(T, u16, status, 999) F(T, str, body, KEPT_BODY_MAX)
 WIRE_DECLARE(msg_keep, MSG_KEEP_FIELDS);
+
+/* For the record: how what came of a msg_vm_open ended. exec: the command's id. outcome: "0" (an exit status), "done", or
+ * the code of an error. sent: bytes into the VM. Not answered. */
+#define MSG_VM_CLOSED_FIELDS(F, T)                                                                                     \
+	REQ(F, T)                                                                                                      \
+	F(T, u64, vm, 0)                                                                                               \
+	F(T, u64, exec, 0)                                                                                             \
+	F(T, str, path, 4096)                                                                                          \
+	F(T, str, outcome, 63)                                                                                         \
+	F(T, u64, sent, 0)                                                                                             \
+	F(T, u64, received, 0)
+WIRE_DECLARE(msg_vm_closed, MSG_VM_CLOSED_FIELDS);
 
 /* --- iron-control -> iron-api --- */
 

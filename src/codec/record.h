@@ -62,7 +62,7 @@ WIRE_DECLARE(record_dns, RECORD_DNS_FIELDS);
 	F(T, str, reason, 63)                                                                                          \
 	F(T, u32, count, 0)
 WIRE_DECLARE(record_drop, RECORD_DROP_FIELDS);
-/* Everything on record that is not egress. kind: "api", "exec", "vm", "key", "rule", "policy", "daemon".
+/* Everything on record that is not egress. kind: "api", "exec", "files", "vm", "key", "rule", "policy", "daemon".
  * detail: a JSON object without secrets. */
 #define RECORD_EVENT_FIELDS(F, T)                                                                                      \
 	F(T, str, kind, 31)                                                                                            \

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "control/control_internal.h"
 #include "control/kept.h"
+#include "control/ops.h"
 #include "control/request.h"
 
 #define LOOK_INTERVAL_S 5
@@ -131,6 +132,8 @@ static void on_api(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 		calls_note(c->calls, IPC_RECORD(m, msg_api_record));
 	else if (m->info->type == MSG_TYPE_msg_keep)
 		kept_take(c, IPC_RECORD(m, msg_keep));
+	else if (m->info->type == MSG_TYPE_msg_vm_closed)
+		op_vm_closed(c, IPC_RECORD(m, msg_vm_closed));
 	else
 		request_receive(c, m);
 }

@@ -29,8 +29,8 @@ static int teardown(void **state)
 
 static unsigned exec_open(struct fake *f, uint64_t vm, struct fake_answer *a)
 {
-	struct msg_exec_open m = {.key_hash = fake_hash(f), .op = OP_VM_EXEC, .vm = vm};
-	return fake_call(f, MSG_TYPE_msg_exec_open, &m, a);
+	struct msg_vm_open m = {.key_hash = fake_hash(f), .op = OP_VM_EXEC, .vm = vm};
+	return fake_call(f, MSG_TYPE_msg_vm_open, &m, a);
 }
 
 static void test_exec(void **state)

@@ -169,22 +169,22 @@ static void tell(struct fake *f, uint16_t status, const char *body)
 	assert_int_equal(ipc_notify(f->api, MSG_TYPE_msg_keep, &m, NULL, 0), 0);
 }
 
-static struct msg_exec_open exec_of(const struct fake *f, uint64_t vm)
+static struct msg_vm_open exec_of(const struct fake *f, uint64_t vm)
 {
-	return (struct msg_exec_open){.key_hash = fake_hash(f), .op = OP_VM_EXEC, .vm = vm, .idempotency_key = STR("k"),
+	return (struct msg_vm_open){.key_hash = fake_hash(f), .op = OP_VM_EXEC, .vm = vm, .idempotency_key = STR("k"),
 				      .fingerprint = ONE};
 }
 
 static void test_what_iron_api_answers(void **state)
 {
 	struct fake *f = *state;
-	struct msg_exec_open m = exec_of(f, fake_vm_create(f, "demo", NULL));
+	struct msg_vm_open m = exec_of(f, fake_vm_create(f, "demo", NULL));
 	struct fake_answer a, second;
 
-	assert_int_equal(fake_call(f, MSG_TYPE_msg_exec_open, &m, &a), 200);
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_vm_open, &m, &a), 200);
 	assert_true(a.end.value != 0);
 	fake_answer_finish(&a);
-	fake_ask(f, MSG_TYPE_msg_exec_open, &m, &second);
+	fake_ask(f, MSG_TYPE_msg_vm_open, &m, &second);
 	fake_wait_ms(f, 50);
 	assert_false(second.done);
 	tell(f, 200, "{}");
@@ -199,20 +199,20 @@ static void test_what_iron_api_answers(void **state)
 static void test_what_nobody_told(void **state)
 {
 	struct fake *f = *state;
-	struct msg_exec_open m = exec_of(f, fake_vm_create(f, "demo", NULL));
+	struct msg_vm_open m = exec_of(f, fake_vm_create(f, "demo", NULL));
 	struct fake_answer a;
 
 	/* nothing was done in the VM: the key is free */
-	assert_int_equal(fake_call(f, MSG_TYPE_msg_exec_open, &m, &a), 200);
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_vm_open, &m, &a), 200);
 	fake_answer_finish(&a);
 	tell(f, 0, "");
-	assert_int_equal(fake_call(f, MSG_TYPE_msg_exec_open, &m, &a), 200);
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_vm_open, &m, &a), 200);
 	fake_answer_finish(&a);
 	assert_int_equal(f->streams, 2);
 	/* it was begun, and a crash took the answer */
 	fake_stop_control(f);
 	fake_start_control(f);
-	fake_call(f, MSG_TYPE_msg_exec_open, &m, &a);
+	fake_call(f, MSG_TYPE_msg_vm_open, &m, &a);
 	fake_assert_code(&a, 409, "idempotency_mismatch");
 	fake_answer_finish(&a);
 	assert_int_equal(f->streams, 2);

@@ -68,7 +68,7 @@ static const struct ipc_rule api_rules[] = {
 	{MSG_TYPE_msg_vm_stop, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_vm_patch, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_vm_page, 0, IPC_REQUEST, on_api_message},
-	{MSG_TYPE_msg_exec_open, 0, IPC_REQUEST, on_api_message},
+	{MSG_TYPE_msg_vm_open, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_policy_put, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_rule_list, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_rule_create, 0, IPC_REQUEST, on_api_message},
@@ -80,6 +80,7 @@ static const struct ipc_rule api_rules[] = {
 	{MSG_TYPE_msg_page, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_api_record, 0, IPC_NOTICE, on_api_message},
 	{MSG_TYPE_msg_keep, 0, IPC_NOTICE, on_api_message},
+	{MSG_TYPE_msg_vm_closed, 0, IPC_NOTICE, on_api_message},
 };
 static const struct ipc_rule vm_rules[] = {
 	{MSG_TYPE_msg_vm_state, 0, IPC_NOTICE, on_vm_message},

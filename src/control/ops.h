@@ -11,7 +11,9 @@ void op_vm_get(struct request *r);
 void op_vm_delete(struct request *r);
 void op_vm_start(struct request *r);
 void op_vm_stop(struct request *r);
-void op_exec_open(struct request *r);
+void op_vm_open(struct request *r);
+/* iron-api tells how one ended: it goes on record. */
+void op_vm_closed(struct control *c, const struct msg_vm_closed *m);
 /* ops_vm_patch.c, ops_session.c */
 void op_vm_patch(struct request *r);
 void op_vm_sessions(struct request *r);

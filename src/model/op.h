@@ -1,6 +1,6 @@
 #pragma once
 /* The API's operations, declared once: iron-api routes and documents by this table, iron-control authorises by it.
- * O(id, method, path below /v1, scope, summary). A path's `:id` is a VM, `:rule`, `:key`, `:image` what they say. */
+ * O(id, method, path below /v1, scope, summary). A path's `:id` is a VM, `:rule`, `:key`, `:image`, `:exec` what they say. */
 #include <stdint.h>
 
 #include "model/scope.h"
@@ -17,6 +17,20 @@
 	O(VM_STOP, "POST", "/vms/:id/stop", VM_ADMIN, "Stop a VM")                                                     \
 	O(VM_EXEC, "POST", "/vms/:id/exec", VM_RUN, "Run a command")                                                   \
 	O(VM_EXEC_WS, "GET", "/vms/:id/exec", VM_RUN, "Run a command over a WebSocket")                                \
+	O(VM_EXEC_LIST, "GET", "/vms/:id/execs", VM_RUN, "List what runs or ran in a VM")                              \
+	O(VM_EXEC_GET, "GET", "/vms/:id/execs/:exec", VM_RUN, "A command's output from an offset, live, or attached")  \
+	O(VM_EXEC_SIGNAL, "POST", "/vms/:id/execs/:exec/signal", VM_RUN, "Send a command a signal")                    \
+	O(VM_EXEC_DELETE, "DELETE", "/vms/:id/execs/:exec", VM_RUN, "End a command and forget it")                     \
+	O(VM_FILE_GET, "GET", "/vms/:id/files", VM_RUN, "Read a file of a VM")                                         \
+	O(VM_FILE_PUT, "PUT", "/vms/:id/files", VM_RUN, "Write a file of a VM")                                        \
+	O(VM_FILE_DELETE, "DELETE", "/vms/:id/files", VM_RUN, "Remove a file or a directory of a VM")                  \
+	O(VM_FILE_LIST, "GET", "/vms/:id/files/list", VM_RUN, "List a directory of a VM")                              \
+	O(VM_FILE_STAT, "GET", "/vms/:id/files/stat", VM_RUN, "What a path of a VM is")                                \
+	O(VM_FILE_MKDIR, "POST", "/vms/:id/files/mkdir", VM_RUN, "Make a directory in a VM")                           \
+	O(VM_FILE_MOVE, "POST", "/vms/:id/files/move", VM_RUN, "Move or rename a file of a VM")                        \
+	O(VM_ARCHIVE_GET, "GET", "/vms/:id/files/archive", VM_RUN, "A tree of a VM as a tar archive")                  \
+	O(VM_ARCHIVE_PUT, "PUT", "/vms/:id/files/archive", VM_RUN, "Unpack a tar archive in a VM")                     \
+	O(VM_CONSOLE, "GET", "/vms/:id/console", VM_READ, "The last of a VM's serial console")                         \
 	O(POLICY_GET, "GET", "/egress/policy", EGRESS_READ, "The workspace's egress mode")                             \
 	O(POLICY_PUT, "PUT", "/egress/policy", EGRESS_WRITE, "Set the workspace's egress mode")                        \
 	O(VM_POLICY_GET, "GET", "/vms/:id/egress/policy", EGRESS_READ, "A VM's egress mode")                           \
