@@ -316,8 +316,9 @@ static int run_explain(struct context *c)
 		return 0;
 	}
 	const char *verdict = get_string(data, "verdict"), *style = out_color() ? out_state_style(verdict) : "";
-	_cleanup_free_ char *shown = out_escape(verdict), *reason = out_escape(get_string(data, "reason"));
-	out_line("%s%s%s%s%s%s%s", *style ? "\033[" : "", style, *style ? "m" : "", shown, *style ? "\033[0m" : "", *reason ? ": " : "", reason);
+	_cleanup_free_ char *shown = out_escape(verdict);
+	out_line("%s%s%s%s%s", *style ? "\033[" : "", style, *style ? "m" : "", shown, *style ? "\033[0m" : "");
+	out_field("because", get_string(data, "reason"));
 	out_field("mode", get_string(data, "mode"));
 	out_field("decided by", get_string(rule, "id"));
 	if (json_array_size(matched)) {

@@ -166,10 +166,10 @@ void out_field(const char *name, const char *value)
 	if (!value || !*value)
 		return;
 	_cleanup_free_ char *n = out_escape(name), *v = out_escape(value);
-	size_t room = out_window(STDOUT_FILENO), pad = MAX(out_width(n) + 1, (size_t)18);
+	size_t room = out_window(STDOUT_FILENO), pad = MAX(out_width(n) + 1, MIN((size_t)18, room / 2));
 	printf("%s%*s", n, (int)(pad - out_width(n)), "");
 	/* a long value goes on below its own beginning */
-	for (const char *p = v; room != SIZE_MAX && room > pad + 10 && out_width(p) > room - pad;) {
+	for (const char *p = v; room != SIZE_MAX && room > pad + 4 && out_width(p) > room - pad;) {
 		const char *line = p, *blank = NULL;
 		size_t w = 0;
 		while (w + 2 <= room - pad) {
