@@ -95,6 +95,15 @@ def test_explain_names_the_rule_and_all_that_matched(iron, vm):
     assert explain(iron, vm, origin, port=80)["allowed"] and fetch(iron, vm, f"http://{origin}/")
 
 
+def test_a_vm_that_inherits_nothing_still_has_the_workspaces_denies(iron):
+    other = iron.call("POST", "/vms", {"name": "alone", "egress": {"inherit": False, "rules": [{"host": "bad.api.example.com"}]}}, status=201)
+    bad, sub = explain(iron, other, "bad.api.example.com"), explain(iron, other, "sub.api.example.com")
+    assert bad["verdict"] == "denied" and bad["rule"]["action"] == "deny" and {r["action"] for r in bad["matched"]} == {"allow", "deny"}
+    assert sub["verdict"] == "denied" and sub["rule"] is None
+    iron.call("DELETE", f"/vms/{other['id']}?force=true", status=204)
+    wait_for("its end", lambda: iron.api("POST", "/egress/explain", {"vm_id": other["id"], "host": "x.com"}).status == 404)
+
+
 @pytest.mark.parametrize("body, field", [
     ({"host": "x.com"}, "vm_id"), ({"vm_id": "vm_nonsense", "host": "x.com"}, "vm_id"), ({"vm": 1}, "vm"),
     ({"host": "x.com:80"}, "host"), ({"host": "*.x.com"}, "host"), ({"host": "https://x.com/"}, "host"), ({}, "host"),

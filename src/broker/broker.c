@@ -15,6 +15,7 @@
 #include "broker/broker_conf.h"
 #include "broker/broker_impl.h"
 #include "broker/ctl.h"
+#include "broker/log_file.h"
 #include "broker/requests.h"
 #include "broker/vms.h"
 #include "broker/workspaces.h"
@@ -318,6 +319,7 @@ static int add_signals(struct broker *b, struct error *reterr)
 		if (!b->signals[i] || event_add(b->signals[i], NULL) < 0)
 			return error_set(reterr, -ENOMEM, "out of memory");
 	}
+	b->log_timer = log_file_watch(b->base, b->conf->state_dir);
 	return b->stop_timer && b->reap_timer ? 0 : error_set(reterr, -ENOMEM, "out of memory");
 }
 
@@ -413,6 +415,8 @@ static void free_events(struct broker *b)
 		event_free(b->stop_timer);
 	if (b->reap_timer)
 		event_free(b->reap_timer);
+	if (b->log_timer)
+		event_free(b->log_timer);
 }
 
 void broker_destroy(struct broker *b)

@@ -40,6 +40,7 @@ struct broker {
 	struct cgroup *role_groups[ROLE_WORKER + 1]; /* by enum role: of those three */
 	struct map workspaces, vms; /* by id: struct workspace, struct vm */
 	struct event *signals[4], *stop_timer, *reap_timer;
+	struct event *log_timer; /* NULL: the log is not a file of ours */
 	int lock_fd;
 	enum broker_stopping stopping;
 	bool ready; /* every role has answered once */

@@ -227,6 +227,89 @@ static void test_general_events(void **state)
 	assert_true(page.v[0].seq == 4 && str_eq(page.v[0].action, STR("run")));
 }
 
+/* What an event says is taken apart where it is iron's own, and shown as nothing where it is not. */
+static void test_general_columns(void **state)
+{
+	struct world *w = *state;
+	const struct store_key key = {.row = {.id = 77, .name = STR("ci"), .hint = STR("x")}, .workspace = w->workspace};
+	const uint8_t hash[STORE_KEY_HASH_SIZE] = {1};
+	static const char *const details[] = {"{\"client\":\"curl/8 \\\"x\\\"\",\"n\":1}", "{\"n\":1}", "not JSON", "{\"client\":\"a\"}"};
+	struct store_generals page;
+
+	assert_int_equal(WRITE(w, store_key_create(w->store, &key, hash)), 0);
+	for (uint64_t i = 0; i < 4; i++) {
+		struct record_event e = {.kind = STR("api"), .workspace = i == 3 ? 0 : w->workspace, .key = i == 1 ? 78 : 77,
+					 .detail = str_of(details[i])};
+		assert_int_equal(WRITE(w, store_index_put(w->store, i + 1, 5, RECORD_EVENT, &e)), 0);
+	}
+	assert_int_equal(WRITE(w, store_index_advance(w->store, &(struct msg_audit_head){1, 1, 4})), 0);
+	struct msg_generals_list q = {.order = 1};
+	assert_int_equal(store_generals_list(w->store, w->workspace, false, &q, &w->arena, &page), 0);
+	assert_int_equal(page.n, 3);
+	assert_str(page.v[0].client, "curl/8 \"x\"");
+	assert_str(page.v[0].detail, "{\"n\":1}");
+	assert_str(page.v[0].key_name, "ci");
+	assert_true(page.v[1].client.len == 0 && page.v[1].key_name.len == 0 && page.v[1].key == 78);
+	assert_str(page.v[2].detail, "{}");
+	assert_int_equal(WRITE(w, store_key_revoke(w->store, w->workspace, 77, 9)), 0);
+	assert_int_equal(store_generals_list(w->store, w->workspace, true, &q, &w->arena, &page), 0);
+	assert_int_equal(page.n, 4); /* with what is nobody's */
+	assert_str(page.v[3].key_name, "ci");
+	assert_str(page.v[3].client, "a");
+}
+
+static struct row_summary *summary(struct world *w, const struct msg_summary_get *q, size_t most, size_t *n)
+{
+	struct store_summary *x = store_summary_create(w->store, w->workspace, q);
+	_cleanup_(arena_finish) struct arena a = {0};
+	struct row_summary *v;
+	int r;
+
+	while ((r = store_summary_step(x, 0)) > 0)
+		;
+	assert_int_equal(r, 0);
+	assert_int_equal(store_summary_rows(x, most, &v, n), 0);
+	struct row_summary *copy = arena_alloc(&w->arena, (*n + 1) * sizeof *copy);
+	for (size_t i = 0; i < *n; i++) {
+		copy[i] = v[i];
+		copy[i].host = arena_str(&w->arena, v[i].host);
+	}
+	store_summary_destroy(x);
+	return copy;
+}
+
+static void test_summary(void **state)
+{
+	struct world *w = *state;
+	struct record_dns dns = {.vm = 1, .workspace = w->workspace, .name = STR("dns.example"), .count = 3};
+	struct record_close close = {.open_seq = 30, .bytes_sent = 5, .bytes_received = 7, .outcome = CLOSE_DONE};
+	size_t n;
+
+	add_events(w, 1, 60); /* 20 of b, 40 of a; every fourth denied */
+	for (uint64_t i = 1; i <= 5; i++) { /* far behind, so that it takes many windows */
+		struct record_open e = {.vm = 1, .workspace = w->workspace, .host = STR("c.example"), .verdict = VERDICT_WARN,
+					.mode = MODE_WARN, .protocol = PROTO_HTTP};
+		assert_int_equal(WRITE(w, put_open(w->store, i << 20, &e)), 0);
+	}
+	assert_int_equal(WRITE(w, store_index_put(w->store, 601, 1, RECORD_DNS, &dns)), 0);
+	assert_int_equal(WRITE(w, store_index_put(w->store, 602, 1, RECORD_CLOSE, &close)), 0);
+	assert_int_equal(WRITE(w, store_index_advance(w->store, &(struct msg_audit_head){1, 1, 5 << 20})), 0);
+	struct row_summary *v = summary(w, &(struct msg_summary_get){0}, 10, &n);
+	assert_int_equal(n, 3);
+	assert_str(v[0].host, "a.example.com");
+	assert_true(v[0].total == 40 && v[0].allowed == 30 && v[0].denied == 10 && v[0].warned == 0 && v[0].bytes_sent == 0);
+	assert_true(v[1].total == 20 && v[1].denied == 5 && v[1].bytes_sent == 5 && v[1].bytes_received == 7);
+	assert_true(v[2].total == 5 && v[2].warned == 5);
+	v = summary(w, &(struct msg_summary_get){0}, 1, &n); /* the others together */
+	assert_true(n == 2 && v[1].host.len == 0 && v[1].total == 25 && v[1].warned == 5 && v[1].bytes_received == 7);
+	v = summary(w, &(struct msg_summary_get){.vm = 2}, 10, &n);
+	assert_true(n == 2 && v[0].total == 8 && v[1].total == 4);
+	summary(w, &(struct msg_summary_get){.since = 301000, .until = 400000}, 10, &n);
+	assert_int_equal(n, 2);
+	summary(w, &(struct msg_summary_get){.since = INT64_MAX}, 10, &n);
+	assert_int_equal(n, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -237,6 +320,8 @@ int main(void)
 		WORLD_TEST(test_events_over_gaps),
 		WORLD_TEST(test_reset_and_trim),
 		WORLD_TEST(test_general_events),
+		WORLD_TEST(test_general_columns),
+		WORLD_TEST(test_summary),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
