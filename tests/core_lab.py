@@ -210,13 +210,21 @@ egress:
                 if p.is_dir() and (roles or not p.name.startswith("iron-"))]
 
     def stop(self, how=signal.SIGTERM):
+        """By a signal: where VMs run, they go on."""
         if self.process and self.process.poll() is None:
             self.process.send_signal(how)
             assert self.process.wait(30) == 0, self.log()[-4000:]
 
+    def end(self):
+        """irond and all that it started."""
+        if self.process:
+            if self.irond("stop", "--vms", ok=False).returncode:  # a configuration that a test broke
+                self.process.send_signal(signal.SIGTERM)
+            assert self.process.wait(30) in (0, -signal.SIGKILL), self.log()[-4000:]
+
     def close(self):
         try:
-            self.stop()
+            self.end()
         finally:
             if self.process and self.process.poll() is None:
                 self.process.kill()

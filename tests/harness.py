@@ -167,13 +167,20 @@ egress:
         wait_for("irond to be ready; " + str(self.dir / "irond.log"), ready, 30)
 
     def stop_irond(self, how=signal.SIGTERM, seconds=60):
+        """By a signal: SIGTERM leaves VMs running for the next start_irond."""
         self.process.send_signal(how)
         self.process.wait(seconds)
 
+    def end(self):
+        """irond, its VMs and all that serves them."""
+        self.irond("stop", "--vms")
+        if self.process:
+            self.process.wait(30)
+
     def close(self):
         try:
-            if self.process and self.process.poll() is None:
-                self.stop_irond()
+            if self.process:
+                self.end()
         finally:
             if self.process and self.process.poll() is None:
                 self.process.kill()

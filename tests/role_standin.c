@@ -16,11 +16,13 @@
 #include "base/text.h"
 #include "os/fdutil.h"
 #include "os/ipc.h"
+#include "prog/role_parent.h"
 #include "prog/sandboxes.h"
 
 struct standin {
 	struct event_base *base;
-	struct ipc_peer *irond;
+	struct role_parent *parent;
+	struct ipc_peer *irond; /* the one that was heard last */
 	FILE *driver;
 	char line[8192];
 	size_t len;
@@ -139,8 +141,9 @@ static const struct msg_info *parse_record(char *text, char *record, char *strin
 
 static void on_ping(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 {
-	const struct standin *s = user;
+	struct standin *s = user;
 
+	s->irond = peer;
 	if (!s->silent)
 		ipc_reply_result(peer, m->txn, 0, "", 0);
 }
@@ -168,6 +171,16 @@ static void on_any(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 		ipc_reply_result(peer, m->txn, s->refuse ? -EACCES : 0, s->refuse ? "told to refuse" : "", 0);
 }
 
+/* It has nothing that irond would need again. */
+static void on_adopt(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	struct standin *s = user;
+
+	s->irond = peer;
+	if (!s->silent)
+		on_any(peer, m, user);
+}
+
 static const struct ipc_rule rules[] = {
 	{MSG_TYPE_msg_ping, 0, IPC_REQUEST, on_ping},
 	{MSG_TYPE_msg_peer, 1, IPC_NOTICE, on_any},
@@ -181,11 +194,17 @@ static const struct ipc_rule rules[] = {
 	{MSG_TYPE_msg_vm_exited, 0, IPC_NOTICE, on_any},
 	{MSG_TYPE_msg_root_key_create, 0, IPC_REQUEST, on_any},
 	{MSG_TYPE_msg_root_workspaces_get, 0, IPC_REQUEST, on_ping},
+	{MSG_TYPE_msg_adopt, 0, IPC_REQUEST, on_adopt},
+	{MSG_TYPE_msg_vm_end_get, 0, IPC_REQUEST, on_any},
+	{MSG_TYPE_msg_end, 0, IPC_NOTICE, role_parent_end},
 };
 
-static void on_closed(struct ipc_peer *peer, const char *reason, void *user)
+static void on_away(bool away, void *user)
 {
-	exit(0);
+	struct standin *s = user;
+
+	if (away)
+		s->irond = NULL;
 }
 
 /* --- the test's side --- */
@@ -264,12 +283,15 @@ int main(int argc, char **argv)
 	_cleanup_free_ char *path = xasprintf("%s/driver.sock", args.state_dir);
 	if (unix_connect(path, &fd) < 0 || !(s.driver = fdopen(dup(fd), "w")))
 		return 1;
+	/* of the role's walls only its user: by it irond knows it again */
+	if (setresgid(args.gid, args.gid, args.gid) < 0 || setresuid(args.uid, args.uid, args.uid) < 0)
+		return 1;
 	fprintf(s.driver, "hello %s %lu %d\n", argv[0], args.id, getpid());
 	print_record(&s, "msg", info, record, nfds);
 	s.base = event_base_new();
-	s.irond = ipc_peer_create(s.base, ROLE_CHANNEL_FD, "irond", rules, ARRAY_SIZE(rules), on_closed, &s);
+	s.parent = role_parent_create(s.base, rules, ARRAY_SIZE(rules), on_away, &s);
 	struct event *driver = event_new(s.base, fd, EV_READ | EV_PERSIST, on_driver, &s);
-	if (!s.irond || !driver || event_add(driver, NULL) < 0)
+	if (!s.parent || !driver || event_add(driver, NULL) < 0)
 		return 1;
 	event_base_dispatch(s.base);
 	return 0;

@@ -275,8 +275,9 @@ def test_a_killed_irond_leaves_nothing_that_the_next_does_not_clean(lab):
     lab.start()
     lab.process.kill()
     lab.process.wait()
-    pids = [r.pid for r in lab.roles]
-    wait_for("roles to end with irond", lambda: not any(map(alive, pids)))
+    wait_for("iron-control to end with irond", lambda: not alive(lab.role("iron-control").pid))
+    left = [lab.role(name).pid for name in ("iron-api", "iron-audit")]
+    assert all(map(alive, left))
     junk = lab.run / "vms" / "vm_0c3n9m5k2r7tq"
     junk.mkdir(parents=True)
     (junk / "net").touch()
@@ -293,6 +294,7 @@ def test_a_killed_irond_leaves_nothing_that_the_next_does_not_clean(lab):
     assert not junk.exists() and not lab.cgroups(roles=False)
     assert str(junk) not in open("/proc/mounts").read()
     assert "ended what an earlier irond left running" in lab.log()
+    assert all(map(alive, left)) and sum(r.name == "iron-api" for r in lab.roles) == 1
 
 
 def test_irond_reaps_what_its_children_leave(lab):

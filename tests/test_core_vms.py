@@ -338,12 +338,12 @@ def test_two_workspaces_without_kvm_need_the_operators_word(lab, machines, one):
     machines.remove(25)
 
 
-def test_stop_asks_the_guest_first_and_the_next_irond_knows_its_vms(lab, machines):
+def test_stop_vms_asks_the_guest_first_and_the_next_irond_knows_its_vms(lab, machines):
     machines.prepare(30)
     machines.start(30)
     vm, qemu = lab.role("iron-vm", 30), machines.qemu(30)[0]
     slot = json.loads((machines.dir(30) / "vm.json").read_text())["slot"]
-    stopped = lab.irond("stop")
+    stopped = lab.irond("stop", "--vms")
     assert "stopping 1 VM" in stopped.stdout
     assert lab.process.wait(10) == 0
     assert any(l.name == "msg_vm_shutdown" for l in vm.lines)  # the stand-in let the deadline pass
@@ -373,15 +373,28 @@ def test_stop_asks_the_guest_first_and_the_next_irond_knows_its_vms(lab, machine
     (half / "vm.json").write_text(json.dumps(record | {"vm": id_text("vm_", 32), "slot": 4000, "prepared": False}))
     (half / "overlay.qcow2").write_bytes(b"half")
 
-    # a killed irond: its successor ends what it left and knows the VMs as stopped
-    qemu = machines.qemu(30)[0]
+    # a killed irond: its successor takes up what runs, and clears away what was half-way
+    qemu, worker = machines.qemu(30)[0], [r for r in lab.roles if r.name == "iron-egress"][-1]
+    stray = subprocess.Popen(["sleep", "300"])
+    (machines.group(30).parent / "qemu-stray").mkdir()
+    (machines.group(30).parent / "qemu-stray" / "cgroup.procs").write_text(str(stray.pid))
+    attached = len(worker.lines)
     lab.process.kill()
     lab.process.wait()
-    assert alive(qemu)
+    assert "VMs running 1" in lab.irond("status", ok=False).stdout
     lab.start(wait=False)
-    machines.control = lab.role("iron-control", nth=count + 1)
-    machines.control.message("msg_images_end")
-    assert not alive(qemu) and not half.exists() and not empty.exists()
+    machines.control = control = lab.role("iron-control", nth=count + 1)
+    control.message("msg_images_end")
+    assert alive(qemu) and not half.exists() and not empty.exists()
+    assert stray.wait(10) == -signal.SIGKILL and not (machines.group(30).parent / "qemu-stray").exists()
+    rows = {r["vm"]: r for r in control.call("msg_vms_get") if r.name == "msg_vm_row"}
+    assert rows[30]["running"] == 1 and rows[30]["generation"] == 2
+    control.wait(lambda l: l.name == "msg_peer" and (l["role"], l["id"]) == (VM, 30))
+    # the stand-in did not keep its door: it is opened again through the namespace
+    assert worker.wait(lambda l: l.name == "msg_vm_attach" and l["vm"] == 30, after=attached)["fds"] == 4
+    os.kill(qemu, signal.SIGKILL)
+    ended = control.wait(lambda l: l.name == "msg_vm_exited" and l["vm"] == 30)
+    assert ended["generation"] == 2 and ended["status"] != 0
     machines.nothing_runs(30)
     machines.prepare(32)
     machines.remove(32)

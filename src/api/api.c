@@ -76,3 +76,9 @@ void api_take_stream(struct api *api, uint64_t token, int fd)
 {
 	rendezvous_offer(&api->streams, token, fd);
 }
+
+size_t api_listeners(const struct api *api, const int **ret_fds)
+{
+	*ret_fds = api->listener_fds;
+	return api->nlisteners;
+}

@@ -15,5 +15,7 @@ void api_destroy(struct api *api);
 
 /* The channel to iron-control; NULL: it is away (503). Takes no ownership; not to be destroyed while set. */
 void api_set_control(struct api *api, struct ipc_peer *control);
+/* The listening sockets, for an irond that has to know them again: borrowed. */
+size_t api_listeners(const struct api *api, const int **ret_fds);
 /* The stream that irond hands over for a token; takes fd. */
 void api_take_stream(struct api *api, uint64_t token, int fd);

@@ -17,6 +17,7 @@
 #include "broker/ctl.h"
 #include "broker/log_file.h"
 #include "broker/requests.h"
+#include "broker/run_record.h"
 #include "broker/vms.h"
 #include "broker/workspaces.h"
 #include "os/sandbox.h"
@@ -101,8 +102,36 @@ static void stop_services(struct broker *b)
 	role_stop(b->control, ROLE_GRACE_MS);
 }
 
+/* What nobody needs goes now; the rest is the next irond's. */
+static void leave_step(struct broker *b)
+{
+	if (!is_down(b->control) || vms_unsettled(b) > 0)
+		return;
+	workspaces_stop(b, false);
+	b->stopping = STOP_DONE;
+	event_base_loopbreak(b->base);
+}
+
+static void leave(struct broker *b)
+{
+	char line[80];
+	unsigned n = vms_running(b);
+
+	log_info("stopping; its VMs run on", "vms=%u", n);
+	b->stopping = STOP_LEAVING;
+	b->leave = true;
+	snprintf(line, sizeof line, "%u VM%s on; irond start takes %s up again", n, n == 1 ? " runs" : "s run",
+		 n == 1 ? "it" : "them");
+	ctl_server_say(b->ctl, line);
+	role_stop(b->control, ROLE_GRACE_MS);
+	vms_settle(b);
+	leave_step(b);
+}
+
 void broker_stop_step(struct broker *b)
 {
+	if (b->stopping == STOP_LEAVING)
+		leave_step(b);
 	if (b->stopping == STOP_VMS && vms_running(b) == 0) {
 		b->stopping = STOP_SERVICES;
 		stop_services(b);
@@ -122,11 +151,17 @@ static void on_stop_timer(evutil_socket_t fd, short what, void *user)
 	vms_stop(user, true);
 }
 
-void broker_stop(struct broker *b)
+void broker_stop(struct broker *b, bool vms)
 {
 	const struct timeval tv = {.tv_sec = b->conf->limits.stop_timeout_s};
 	unsigned n = vms_running(b);
 
+	if (b->stopping == STOP_LEAVING)
+		return;
+	if (!vms && n > 0 && !b->stopping) {
+		leave(b);
+		return;
+	}
 	if (b->stopping) {
 		vms_stop(b, true);
 		return;
@@ -231,6 +266,7 @@ static int apply(struct broker *b, struct conf *next, struct error *reterr)
 	conf_destroy(b->conf);
 	b->conf = next;
 	b->role_host.state_dir = next->state_dir;
+	b->role_host.run_dir = next->run_dir;
 	b->role_host.log_level = next->log_level;
 	log_init("irond", conf_log_level(next));
 	r = broker_remember_conf(b, reterr);
@@ -266,7 +302,7 @@ static void on_signal(evutil_socket_t sig, short what, void *user)
 	struct error e = {0};
 
 	if (sig != SIGHUP)
-		broker_stop(b);
+		broker_stop(b, false);
 	else if (broker_reload(b, &e) < 0)
 		log_error("not reloaded", "reason=%s", log_quote(e.text));
 }
@@ -348,6 +384,19 @@ static void raise_file_limit(void)
 		log_warn("the limit of open files stays low", "error=%s", log_quote(strerror(errno)));
 }
 
+/* An iron-api that is adopted has them, and will say so. */
+static int open_listeners(struct broker *b, struct error *reterr)
+{
+	return role_state(b->api) == ROLE_DOWN ? listeners_open(b->conf, &b->listeners, reterr) : 0;
+}
+
+static uint64_t config_mark(enum role kind, void *user)
+{
+	const struct broker *b = user;
+
+	return run_mark(b->told[kind].data, b->told[kind].len);
+}
+
 static int setup(struct broker *b, struct error *reterr)
 {
 	_cleanup_free_ char *socket = xasprintf("%s/irond.sock", b->conf->run_dir);
@@ -360,12 +409,12 @@ static int setup(struct broker *b, struct error *reterr)
 	if ((r = accel_get(b->conf, &b->accel, reterr)) < 0)
 		return r;
 	broker_progress(b, "accelerator: %s (%s)", b->accel.kvm ? "kvm" : "tcg", b->accel.reason);
-	if ((r = broker_rescan_images(b, reterr)) < 0 || (r = vms_load(b, reterr)) < 0)
+	if ((r = broker_rescan_images(b, reterr)) < 0 || (r = vms_load(b, reterr)) < 0 ||
+	    (r = broker_remember_conf(b, reterr)) < 0 || (r = broker_adopt(b, reterr)) < 0)
 		return r;
 	prune_images(b);
 	if ((r = nft_host_install(b->conf, b->conf->uid_base, UIDS_WORKERS, reterr)) < 0 ||
-	    (r = listeners_open(b->conf, &b->listeners, reterr)) < 0 ||
-	    (r = ctl_server_create(b, socket, &b->ctl, reterr)) < 0 || (r = broker_remember_conf(b, reterr)) < 0)
+	    (r = open_listeners(b, reterr)) < 0 || (r = ctl_server_create(b, socket, &b->ctl, reterr)) < 0)
 		return r;
 	broker_progress(b, "starting the roles");
 	return broker_start_roles(b, reterr);
@@ -376,14 +425,17 @@ int broker_create(const struct broker_options *options, struct conf *conf, struc
 	struct broker *b = xcalloc(1, sizeof *b);
 	int r;
 
-	*b = (struct broker){.options = *options, .conf = conf, .lock_fd = -1, .started_at = real_ms()};
+	*b = (struct broker){.options = *options, .conf = conf, .lock_fd = -1, .leave = true, .started_at = real_ms()};
 	b->base = event_base_new();
 	if (!b->base)
 		abort();
 	b->role_host = (struct role_host){.base = b->base,
 					  .libexec = options->libexec,
 					  .state_dir = conf->state_dir,
+					  .run_dir = conf->run_dir,
 					  .log_level = conf->log_level,
+					  .config_mark = config_mark,
+					  .user = b,
 					  .degraded = strcmp(conf->sandbox, "degraded") == 0};
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	raise_file_limit();
@@ -419,11 +471,8 @@ static void free_events(struct broker *b)
 		event_free(b->log_timer);
 }
 
-void broker_destroy(struct broker *b)
+static void end_all(struct broker *b)
 {
-	if (!b)
-		return;
-	b->stopping = STOP_DONE;
 	vms_abandon(b);
 	workspaces_destroy(b);
 	vms_destroy(b);
@@ -431,14 +480,35 @@ void broker_destroy(struct broker *b)
 	role_destroy(take_ptr(b->control));
 	role_destroy(take_ptr(b->audit));
 	broker_drop_role_groups(b);
-	if (b->uids) /* set up by us: not while another irond holds the lock */
-		nft_host_remove(b->conf->instance);
+	nft_host_remove(b->conf->instance);
+}
+
+static void leave_all(struct broker *b)
+{
+	vms_leave(b);
+	workspaces_leave(b);
+	vms_destroy(b);
+	role_leave(take_ptr(b->api));
+	role_destroy(take_ptr(b->control));
+	role_leave(take_ptr(b->audit));
+	for (size_t i = 0; i < ARRAY_SIZE(b->role_groups); i++)
+		cgroup_destroy(take_ptr(b->role_groups[i]));
+}
+
+void broker_destroy(struct broker *b)
+{
+	if (!b)
+		return;
+	/* an end that nobody asked for takes no VM along */
+	b->leave = b->leave || (b->stopping != STOP_DONE && vms_running(b) > 0);
+	b->stopping = STOP_DONE;
+	(b->leave ? leave_all : end_all)(b);
 	if (b->ctl)
 		ctl_server_goodbye(b->ctl);
 	ctl_server_destroy(b->ctl);
 	listeners_close(b->listeners);
 	image_list_finish(&b->images);
-	if (b->cgroups)
+	if (b->cgroups) /* as far as it is empty */
 		cgroup_host_remove(b->cgroups);
 	cgroup_host_destroy(b->cgroups);
 	uids_destroy(b->uids);

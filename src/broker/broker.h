@@ -22,8 +22,8 @@ struct broker_options {
 	void *user;
 };
 
-/* VMs first, then what serves them, the record last. */
-enum broker_stopping { STOP_NO, STOP_VMS, STOP_SERVICES, STOP_AUDIT, STOP_DONE };
+/* VMs first, then what serves them, the record last. LEAVING: none of these; iron-control ends, and what is half-way. */
+enum broker_stopping { STOP_NO, STOP_LEAVING, STOP_VMS, STOP_SERVICES, STOP_AUDIT, STOP_DONE };
 
 struct broker {
 	struct event_base *base;
@@ -43,6 +43,7 @@ struct broker {
 	struct event *log_timer; /* NULL: the log is not a file of ours */
 	int lock_fd;
 	enum broker_stopping stopping;
+	bool leave; /* what runs is left to the next irond: until an earlier one's is adopted, and when told to */
 	bool ready; /* every role has answered once */
 	void (*on_ready)(void *user);
 	void *on_ready_user;
@@ -59,8 +60,9 @@ void broker_destroy(struct broker *b);
 
 void broker_progress(const struct broker *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Ends VMs, then roles, then the loop. The second call does not wait for guests any more. */
-void broker_stop(struct broker *b);
+/* Ends VMs, then roles, then the loop; the second call does not wait for guests any more. Or (vms false), where VMs run:
+ * ends iron-control and the loop, and leaves all else to the next irond. */
+void broker_stop(struct broker *b, bool vms);
 /* Reads iron.yaml and the images again. What changed for a role restarts that role. -EINVAL: a key that only a restart
  * changes (the reason names it), or a bad file: the old configuration stays. */
 int broker_reload(struct broker *b, struct error *reterr);

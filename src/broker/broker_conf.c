@@ -79,6 +79,15 @@ int listeners_open(const struct conf *conf, struct listeners **ret, struct error
 	return r;
 }
 
+struct listeners *listeners_take(int *fds, size_t n)
+{
+	struct listeners *l = xcalloc(1, sizeof *l);
+
+	for (; l->n < MIN(n, (size_t)MAX_LISTENERS); l->n++)
+		l->fds[l->n] = take_fd(fds[l->n]);
+	return l;
+}
+
 void listeners_close(struct listeners *l)
 {
 	if (!l)

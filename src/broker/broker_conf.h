@@ -5,6 +5,8 @@
 
 /* Opened from conf->listen; kept over restarts of iron-api. The reason names the address and what to look at. */
 int listeners_open(const struct conf *conf, struct listeners **ret, struct error *reterr);
+/* Those of an iron-api that was adopted; the descriptors are taken out. */
+struct listeners *listeners_take(int *fds, size_t n);
 void listeners_close(struct listeners *l);
 
 /* Sent on fd, blocking (role_ops.configure). */

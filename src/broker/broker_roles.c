@@ -60,10 +60,12 @@ void broker_each_role(struct broker *b, broker_role_fn *fn, void *user)
 
 static int configure(struct role_proc *r, int fd, void *user, struct error *reterr)
 {
-	const struct broker *b = user;
+	struct broker *b = user;
 
-	if (role_kind(r) == ROLE_API)
-		return config_send_api(b, fd, reterr);
+	if (role_kind(r) == ROLE_API) {
+		int k = b->listeners ? 0 : listeners_open(b->conf, &b->listeners, reterr);
+		return k < 0 ? k : config_send_api(b, fd, reterr);
+	}
 	if (role_kind(r) == ROLE_CONTROL)
 		return config_send_control(b, fd, reterr);
 	return config_send_audit(b, fd, reterr);
@@ -99,7 +101,16 @@ static void on_down(struct role_proc *r, int status, const char *reason, bool ag
 	broker_fail(b, text);
 }
 
-static const struct role_ops ops = {.configure = configure, .up = on_up, .down = on_down};
+static void on_row(struct role_proc *r, const struct ipc_msg *m, void *user)
+{
+	struct broker *b = user;
+
+	if (r != b->api || m->info->type != MSG_TYPE_msg_listeners || b->listeners)
+		return;
+	b->listeners = listeners_take(m->fds, m->nfds);
+}
+
+static const struct role_ops ops = {.configure = configure, .row = on_row, .up = on_up, .down = on_down};
 
 static struct role_proc *make(struct broker *b, enum role kind, const char *name)
 {
@@ -139,7 +150,7 @@ void broker_drop_role_groups(struct broker *b)
 		}
 }
 
-int broker_start_roles(struct broker *b, struct error *reterr)
+int broker_make_roles(struct broker *b, struct error *reterr)
 {
 	int r = make_groups(b, reterr);
 
@@ -148,9 +159,45 @@ int broker_start_roles(struct broker *b, struct error *reterr)
 	b->audit = make(b, ROLE_AUDIT, "iron-audit");
 	b->control = make(b, ROLE_CONTROL, "iron-control");
 	b->api = make(b, ROLE_API, "iron-api");
-	if ((r = role_start(b->audit, reterr)) < 0 || (r = role_start(b->control, reterr)) < 0)
+	struct role_proc *const roles[] = {b->audit, b->control, b->api};
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(roles); i++)
+		if (role_adopt(roles[i]) < 0)
+			r = cgroup_empty(b->role_groups[role_kind(roles[i])]);
+	return r < 0 ? error_set(reterr, r, "what an earlier irond left does not end: %s", strerror(-r)) : 0;
+}
+
+static int start_unless_adopted(struct role_proc *r, struct error *reterr)
+{
+	return role_state(r) == ROLE_DOWN ? role_start(r, reterr) : 0;
+}
+
+int broker_start_roles(struct broker *b, struct error *reterr)
+{
+	int r;
+
+	if ((r = start_unless_adopted(b->audit, reterr)) < 0 || (r = start_unless_adopted(b->control, reterr)) < 0)
 		return r;
-	return role_start(b->api, reterr);
+	return start_unless_adopted(b->api, reterr);
+}
+
+bool broker_has_role_group(const struct broker *b, const char *name)
+{
+	struct role_proc *const roles[] = {b->api, b->control, b->audit};
+
+	for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
+		if (strcmp(role_name(roles[i]), name) == 0)
+			return true;
+	return false;
+}
+
+bool broker_has_role_file(const struct broker *b, const char *file)
+{
+	struct role_proc *const roles[] = {b->api, b->control, b->audit};
+
+	for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
+		if (strcmp(role_file(roles[i]), file) == 0)
+			return true;
+	return false;
 }
 
 /* --- answers owed to iron-control --- */

@@ -9,6 +9,8 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "broker/broker_impl.h"
+#include "broker/vms.h"
+#include "broker/workspaces.h"
 #include "os/fdutil.h"
 
 static int make_dir(const char *base, const char *name, mode_t mode, uid_t uid, gid_t gid, struct error *reterr)
@@ -72,37 +74,52 @@ static int take_lock(struct broker *b, struct error *reterr)
 	return 0;
 }
 
-/* run_dir/vms: pinned namespaces, sockets, name tables of VMs that an irond before this one had. */
-static int clean_run_dir(const struct broker *b, struct error *reterr)
+/* run_dir/vms: what belongs to a VM that runs; run_dir/roles: how the next irond finds those that outlive this one. */
+static int make_run_dirs(const struct broker *b, struct error *reterr)
 {
-	_cleanup_free_ char *path = xasprintf("%s/vms", b->conf->run_dir);
-	DIR *d = opendir(path);
-	struct dirent *e;
-	int r;
+	int r = make_dir(b->conf->run_dir, "vms", 0700, 0, 0, reterr);
 
-	while (d && (e = readdir(d))) {
-		_cleanup_free_ char *pin = xasprintf("%s/%s/net", path, e->d_name);
-		if (e->d_name[0] != '.')
-			vm_net_unpin(pin);
-	}
-	if (d)
-		closedir(d);
-	if ((r = dir_remove(path)) < 0 || (r = dir_make(path, 0700, 0, 0)) < 0)
-		return error_set(reterr, r, "%s: %s; is something mounted below it?", path, strerror(-r));
-	return 0;
+	return r < 0 ? r : make_dir(b->conf->run_dir, "roles", 0700, 0, 0, reterr);
 }
 
 static int setup_cgroups(struct broker *b, struct error *reterr)
 {
 	_cleanup_free_ char *root = xasprintf("%s/%s", b->conf->cgroup_root, b->conf->instance);
-	unsigned killed = 0;
-	int r = cgroup_host_create(NULL, root, &b->cgroups, reterr);
 
-	if (r == 0)
-		r = cgroup_sweep(b->cgroups, &killed, reterr);
-	if (r == 0 && killed > 0)
+	return cgroup_host_create(NULL, root, &b->cgroups, reterr);
+}
+
+static bool is_known_group(const char *name, void *user)
+{
+	const struct broker *b = user;
+
+	return vms_have_group(b, name) || workspaces_have_file(b, name) || broker_has_role_group(b, name);
+}
+
+static bool is_known_file(const char *file, void *user)
+{
+	const struct broker *b = user;
+
+	return vms_have_file(b, file) || workspaces_have_file(b, file) || broker_has_role_file(b, file);
+}
+
+int broker_adopt(struct broker *b, struct error *reterr)
+{
+	unsigned killed = 0;
+	int r;
+
+	workspaces_adopt(b);
+	if ((r = vms_adopt(b, reterr)) < 0 || (r = broker_make_roles(b, reterr)) < 0)
+		return r;
+	roles_sweep(b->conf->run_dir, is_known_file, b);
+	if ((r = cgroup_sweep(b->cgroups, is_known_group, b, &killed, reterr)) < 0)
+		return r;
+	if (killed > 0)
 		log_warn("ended what an earlier irond left running", "groups=%u", killed);
-	return r;
+	b->leave = false;
+	if (vms_running(b) > 0)
+		broker_progress(b, "adopted %u VM%s", vms_running(b), vms_running(b) == 1 ? "" : "s");
+	return 0;
 }
 
 int broker_setup_host(struct broker *b, struct error *reterr)
@@ -113,5 +130,5 @@ int broker_setup_host(struct broker *b, struct error *reterr)
 	    (r = uids_create(b->conf->uid_base, "/etc", NULL, &b->uids, reterr)) < 0 ||
 	    (r = make_state_dirs(b, reterr)) < 0 || (r = setup_cgroups(b, reterr)) < 0)
 		return r;
-	return clean_run_dir(b, reterr);
+	return make_run_dirs(b, reterr);
 }

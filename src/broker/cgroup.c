@@ -312,8 +312,7 @@ void cgroup_destroy(struct cgroup *g)
 	free(g);
 }
 
-/* Kills and waits: for groups that somebody else left. */
-static int empty_out(struct cgroup *g)
+int cgroup_empty(struct cgroup *g)
 {
 	uint64_t end = mono_ms() + SWEEP_TIMEOUT_MS;
 
@@ -349,7 +348,7 @@ static int create(struct cgroup_host *h, const char *name, const struct cgroup_l
 	int r = make_dirs(g, &existed);
 
 	if (r == 0 && existed && emptied)
-		r = empty_out(g);
+		r = cgroup_empty(g);
 	if (r == 0)
 		r = h->version == 2 ? limits_v2(g->dirs[0], limits) : limits_v1(g, limits);
 	if (r == 0)
@@ -409,6 +408,21 @@ bool cgroup_is_empty(const struct cgroup *g)
 			return false;
 	}
 	return true;
+}
+
+bool cgroup_has(const struct cgroup *g, pid_t pid)
+{
+	_cleanup_(buf_finish) struct buf b = {0};
+	struct str text, line;
+	uint64_t n;
+
+	if (cgroup_read(g->dirs[0], "cgroup.procs", &b) < 0)
+		return false;
+	text = buf_str(&b);
+	while (str_split(&text, '\n', &line))
+		if (str_parse_u64(line, INT32_MAX, &n) == 0 && (pid_t)n == pid)
+			return true;
+	return false;
 }
 
 static unsigned signal_all(const char *dir)
@@ -523,7 +537,7 @@ static int sweep_one(struct cgroup_host *h, const char *name, unsigned *killed, 
 
 	if (!cgroup_is_empty(g)) {
 		(*killed)++;
-		r = empty_out(g);
+		r = cgroup_empty(g);
 	}
 	if (r == 0)
 		r = cgroup_remove(g);
@@ -533,7 +547,8 @@ static int sweep_one(struct cgroup_host *h, const char *name, unsigned *killed, 
 	return r;
 }
 
-int cgroup_sweep(struct cgroup_host *h, unsigned *ret_killed, struct error *reterr)
+int cgroup_sweep(struct cgroup_host *h, bool (*keep)(const char *name, void *user), void *user, unsigned *ret_killed,
+		 struct error *reterr)
 {
 	unsigned killed = 0;
 	int r = 0;
@@ -542,7 +557,7 @@ int cgroup_sweep(struct cgroup_host *h, unsigned *ret_killed, struct error *rete
 		DIR *d = opendir(h->dirs[i]);
 		struct dirent *e;
 		while (d && r == 0 && (e = readdir(d)))
-			if (e->d_type == DT_DIR && e->d_name[0] != '.')
+			if (e->d_type == DT_DIR && e->d_name[0] != '.' && !(keep && keep(e->d_name, user)))
 				r = sweep_one(h, e->d_name, &killed, reterr);
 		if (d)
 			closedir(d);

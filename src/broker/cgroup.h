@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/error.h"
 
@@ -35,9 +36,10 @@ void cgroup_host_destroy(struct cgroup_host *h);
 void cgroup_host_remove(const struct cgroup_host *h);
 int cgroup_version(const struct cgroup_host *h); /* 1 or 2 */
 
-/* Kills what is in any group below root and removes the groups: what an earlier irond left. Answers how many groups
- * had processes. Waits for them to be gone, 5 s a group at most. */
-int cgroup_sweep(struct cgroup_host *h, unsigned *ret_killed, struct error *reterr);
+/* Kills what is in any group below root that is not to be kept (keep NULL: none is) and removes the group: what an earlier
+ * irond left. Answers how many groups had processes. Waits for them to be gone, 5 s a group at most. */
+int cgroup_sweep(struct cgroup_host *h, bool (*keep)(const char *name, void *user), void *user, unsigned *ret_killed,
+		 struct error *reterr);
 
 /* An empty group of that name; one that is there already is emptied (its processes killed) and taken. */
 int cgroup_create(struct cgroup_host *h, const char *name, const struct cgroup_limits *limits, struct cgroup **ret,
@@ -45,6 +47,9 @@ int cgroup_create(struct cgroup_host *h, const char *name, const struct cgroup_l
 /* The same with what is in it left alone: for processes that outlive whoever made the group. */
 int cgroup_take(struct cgroup_host *h, const char *name, const struct cgroup_limits *limits, struct cgroup **ret,
 		struct error *reterr);
+/* Kills what is in it and waits for that to be gone, 5 s at most. */
+int cgroup_empty(struct cgroup *g);
+bool cgroup_has(const struct cgroup *g, pid_t pid);
 /* Forgets the group; the directories stay. */
 void cgroup_destroy(struct cgroup *g);
 /* Removes the directories of an empty group; -EBUSY while a process is in it. */

@@ -262,7 +262,7 @@ static void cmd_status(struct conn *c, char **words, size_t n)
 static void cmd_stop(struct conn *c, char **words, size_t n)
 {
 	c->stopping = true;
-	broker_stop(c->server->b);
+	broker_stop(c->server->b, n > 1 && strcmp(words[1], "vms") == 0);
 }
 
 static void cmd_reload(struct conn *c, char **words, size_t n)

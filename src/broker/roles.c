@@ -1,4 +1,4 @@
-#include "broker/roles.h"
+#include "broker/roles_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,26 +17,11 @@
 #include "os/sandbox.h"
 
 #define CHANNEL_FD 3
+#define ADOPT_FD 4
 #define START_TIMEOUT_MS 30000
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 10000
 #define SETTLED_MS 60000
-
-struct role_proc {
-	const struct role_host *host;
-	struct role_setup setup;
-	enum role_state state;
-	bool wanted; /* to be started again when it dies */
-	pid_t pid;
-	int pidfd;
-	struct ipc_peer *peer;
-	struct event *ended, *timer; /* timer: restart when DOWN, SIGKILL when STOPPING */
-	unsigned restarts, backoff_ms;
-	uint64_t started_mono_ms, incarnation;
-	int64_t started_at;
-	char reason[160]; /* why its channel was closed by us */
-	char of[ID_TEXT_SIZE + 12]; /* for logs: " vm=vm_…", " workspace=ws_…", "" */
-};
 
 static void arm(struct role_proc *r, unsigned ms)
 {
@@ -68,16 +53,21 @@ static bool on_first_ping(struct ipc_peer *peer, const struct ipc_msg *m, void *
 		}
 		return true;
 	}
+	role_is_up(r);
+	return true;
+}
+
+void role_is_up(struct role_proc *r)
+{
 	r->state = ROLE_UP;
 	r->setup.ops->up(r, r->setup.user);
-	return true;
 }
 
 /* --- the process --- */
 
 struct child {
 	const char *program, *argv[16];
-	int channel, null_fd;
+	int channel, adopt, null_fd; /* adopt: -1, or where the next irond finds it */
 	const int *cgroup_procs;
 	size_t n_cgroup_procs;
 };
@@ -106,19 +96,36 @@ static void run_child(const struct child *c)
 	setsid();
 	umask(077);
 	if (dup2(c->null_fd, 0) < 0 || dup2(2, 1) < 0 || dup2(c->channel, CHANNEL_FD) < 0 ||
-	    syscall(SYS_close_range, CHANNEL_FD + 1, ~0U, 0) < 0)
+	    (c->adopt >= 0 && dup2(c->adopt, ADOPT_FD) < 0) ||
+	    syscall(SYS_close_range, c->adopt >= 0 ? ADOPT_FD + 1 : CHANNEL_FD + 1, ~0U, 0) < 0)
 		_exit(126);
 	execve(c->program, (char *const *)(uintptr_t)c->argv, environment);
 	_exit(127);
 }
 
-static pid_t fork_role(const struct role_proc *r, int channel, struct error *reterr)
+/* *ret_fd above the fixed numbers, or -1 for one that does not outlive irond. */
+static int open_adopt_socket(const struct role_proc *r, int *ret_fd, struct error *reterr)
 {
-	_cleanup_free_ char *program = xasprintf("%s/%s", r->host->libexec, r->setup.name);
+	_cleanup_free_ char *path = role_socket_path(r);
+	_cleanup_close_ int fd = -1;
+	int k;
+
+	*ret_fd = -1;
+	if (!role_can_be_adopted(r))
+		return 0;
+	k = ipc_listen(path, &fd);
+	if (k == 0 && (*ret_fd = fcntl(fd, F_DUPFD_CLOEXEC, 10)) < 0)
+		k = -errno;
+	return k < 0 ? error_set(reterr, k, "%s: %s", path, strerror(-k)) : 0;
+}
+
+static pid_t fork_role(const struct role_proc *r, int channel, int adopt, struct error *reterr)
+{
+	_cleanup_free_ char *program = role_program(r);
 	_cleanup_close_ int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	_cleanup_close_ int high = fcntl(channel, F_DUPFD_CLOEXEC, 10); /* so that dup2 to 3 never meets itself */
 	char uid[12], gid[12], id[24];
-	struct child c = {.program = program, .channel = high, .null_fd = null_fd};
+	struct child c = {.program = program, .channel = high, .adopt = adopt, .null_fd = null_fd};
 	pid_t pid;
 
 	if (access(program, X_OK) < 0)
@@ -140,7 +147,7 @@ static pid_t fork_role(const struct role_proc *r, int channel, struct error *ret
 	return pid < 0 ? error_set(reterr, -errno, "starting %s: %s", r->setup.name, strerror(errno)) : pid;
 }
 
-static void finish_process(struct role_proc *r)
+void role_finish_process(struct role_proc *r)
 {
 	event_del(r->timer);
 	if (r->ended)
@@ -149,6 +156,9 @@ static void finish_process(struct role_proc *r)
 		close(take_fd(r->pidfd));
 	ipc_peer_destroy(take_ptr(r->peer));
 	r->pid = 0;
+	r->adopted = false;
+	r->links = 0;
+	role_forget(r);
 }
 
 static void went_down(struct role_proc *r, int status, const char *why)
@@ -177,19 +187,28 @@ static void on_ended(evutil_socket_t fd, short what, void *user)
 
 	if (pidfd_reap(r->pidfd, &status) == -EAGAIN)
 		return;
-	finish_process(r);
+	role_finish_process(r);
 	went_down(r, status, NULL);
 }
 
-static int watch(struct role_proc *r, struct error *reterr)
+int role_watch(struct role_proc *r, struct error *reterr)
 {
-	int k = pidfd_get(r->pid, &r->pidfd);
+	int k = r->pidfd >= 0 ? 0 : pidfd_get(r->pid, &r->pidfd);
 
 	if (k == 0) {
 		r->ended = event_new(r->host->base, r->pidfd, EV_READ | EV_PERSIST, on_ended, r);
 		k = r->ended && event_add(r->ended, NULL) == 0 ? 0 : -ENOMEM;
 	}
 	return k < 0 ? error_set(reterr, k, "watching %s: %s", r->setup.name, strerror(-k)) : 0;
+}
+
+int role_open_channel(struct role_proc *r, int fd, struct error *reterr)
+{
+	r->peer = ipc_peer_create(r->host->base, fd, r->setup.name, r->setup.rules, r->setup.nrules, on_closed, r);
+	if (!r->peer)
+		return error_set(reterr, -ENOMEM, "channel to %s: out of memory", r->setup.name);
+	r->state = ROLE_STARTING;
+	return 0;
 }
 
 static int spawn(struct role_proc *r, struct error *reterr)
@@ -201,21 +220,23 @@ static int spawn(struct role_proc *r, struct error *reterr)
 	_cleanup_close_ int ours = pair[0];
 	_cleanup_close_ int theirs = pair[1];
 
-	k = fork_role(r, theirs, reterr);
-	if (k < 0)
+	_cleanup_close_ int adopt = -1;
+
+	if ((k = open_adopt_socket(r, &adopt, reterr)) < 0 || (k = fork_role(r, theirs, adopt, reterr)) < 0)
 		return k;
 	r->pid = k;
 	r->incarnation++;
 	r->reason[0] = '\0';
 	r->started_mono_ms = mono_ms();
 	r->started_at = real_ms();
-	if ((k = watch(r, reterr)) < 0 || (k = r->setup.ops->configure(r, ours, r->setup.user, reterr)) < 0)
+	if ((k = role_watch(r, reterr)) < 0)
 		return k;
-	r->peer = ipc_peer_create(r->host->base, take_fd(ours), r->setup.name, r->setup.rules, r->setup.nrules,
-				  on_closed, r);
-	if (!r->peer)
-		return error_set(reterr, -ENOMEM, "channel to %s: out of memory", r->setup.name);
-	r->state = ROLE_STARTING;
+	/* before it has its configuration: until then it ends with this process */
+	if ((k = role_note(r)) < 0)
+		return error_set(reterr, k, "writing down %s: %s", r->setup.name, strerror(-k));
+	if ((k = r->setup.ops->configure(r, ours, r->setup.user, reterr)) < 0 ||
+	    (k = role_open_channel(r, take_fd(ours), reterr)) < 0)
+		return k;
 	k = ipc_call(r->peer, MSG_TYPE_msg_ping, &(struct msg_ping){}, NULL, 0, START_TIMEOUT_MS, on_first_ping, r);
 	return k < 0 ? error_set(reterr, k, "%s ended at once", r->setup.name) : 0;
 }
@@ -229,7 +250,7 @@ static void kill_and_reap(struct role_proc *r)
 		pidfd_signal(r->pidfd, SIGKILL);
 		pidfd_wait(r->pidfd, -1, &status);
 	}
-	finish_process(r);
+	role_finish_process(r);
 	r->state = ROLE_DOWN;
 }
 
@@ -252,11 +273,14 @@ static void on_timer(evutil_socket_t fd, short what, void *user)
 
 static void name_owner(struct role_proc *r)
 {
+	const char *name = r->setup.name + strlen("iron-");
 	char id[ID_TEXT_SIZE];
 
+	snprintf(r->file, sizeof r->file, "%s", name);
 	if (!r->setup.id)
 		return;
 	id_format(r->setup.kind == ROLE_VM ? "vm_" : "ws_", r->setup.id, id);
+	snprintf(r->file, sizeof r->file, "%s-%s", name, id);
 	snprintf(r->of, sizeof r->of, " %s=%s", r->setup.kind == ROLE_VM ? "vm" : "workspace", id);
 }
 
@@ -307,6 +331,8 @@ static void end(struct role_proc *r, unsigned grace_ms)
 	if (r->state == ROLE_STOPPING)
 		return;
 	r->state = ROLE_STOPPING;
+	if (role_can_be_adopted(r))
+		ipc_notify(r->peer, MSG_TYPE_msg_end, &(struct msg_end){}, NULL, 0);
 	ipc_peer_destroy(take_ptr(r->peer));
 	if (grace_ms)
 		arm(r, grace_ms);
@@ -388,12 +414,18 @@ uint64_t role_incarnation(const struct role_proc *r)
 	return r->incarnation;
 }
 
+/* Both came with the channel between them. */
+static bool have_one(const struct role_proc *a, const struct role_proc *b)
+{
+	return a->adopted && b->adopted && (a->links & 1U << b->setup.kind || b->links & 1U << a->setup.kind);
+}
+
 int role_link(struct role_proc *a, struct role_proc *b)
 {
 	struct ipc_peer *pa = role_peer(a), *pb = role_peer(b);
 	int pair[2], r;
 
-	if (!pa || !pb)
+	if (!pa || !pb || have_one(a, b))
 		return 0;
 	if ((r = ipc_socketpair(pair)) < 0)
 		return r;

@@ -18,6 +18,8 @@ struct role_ops {
 	/* Sends the configuration on `fd` with ipc_send_blocking (the socket is empty: nothing blocks). An error is as
 	 * if the process had died. */
 	int (*configure)(struct role_proc *r, int fd, void *user, struct error *reterr);
+	/* One of the rows with which an adopted role answers msg_adopt, before `up`; NULL: it has none. */
+	void (*row)(struct role_proc *r, const struct ipc_msg *m, void *user);
 	/* STARTING → UP. */
 	void (*up)(struct role_proc *r, void *user);
 	/* The process is gone and reaped (wait status) or could not be started (reason); the channel is closed. again:
@@ -28,8 +30,11 @@ struct role_ops {
 /* The same for every role of an irond. Borrowed. */
 struct role_host {
 	struct event_base *base;
-	const char *libexec, *state_dir, *log_level;
+	const char *libexec, *state_dir, *run_dir, *log_level;
 	bool degraded;
+	/* Tells one configuration of a role from another. */
+	uint64_t (*config_mark)(enum role kind, void *user);
+	void *user;
 };
 
 struct role_setup {
@@ -49,9 +54,18 @@ struct role_proc *role_create(const struct role_host *host, const struct role_se
 /* SIGKILL when it still runs, and reaped; no callback. NULL allowed. */
 void role_destroy(struct role_proc *r);
 
+/* DOWN → STARTING, with the process that an irond before this one left, if it is the one that would be started now: the
+ * same program, user and configuration. Any other that its record names is killed, and gone when this returns.
+ * -ESRCH: there is none to adopt. */
+int role_adopt(struct role_proc *r);
+/* Adopts or starts. */
+int role_take(struct role_proc *r, struct error *reterr);
+/* The process is left to the next irond; r is freed. As role_destroy for one that ends with irond, or that is ending. */
+void role_leave(struct role_proc *r);
+
 /* DOWN → STARTING. STOPPING: started again, by itself, as soon as the old one is gone. */
 int role_start(struct role_proc *r, struct error *reterr);
-/* Closes the channel, on which a role exits by itself; SIGKILL after grace_ms (0: at once). `down` follows. In state
+/* Tells it to end (msg_end), or closes the channel where that is the same; SIGKILL after grace_ms (0: at once). `down` follows. In state
  * DOWN it only cancels a pending restart, and `down` does not follow: false. */
 bool role_stop(struct role_proc *r, unsigned grace_ms);
 /* Ends as role_stop does, and is started again, with the configuration of then; tried until it succeeds. */
@@ -71,5 +85,15 @@ int64_t role_started_at(const struct role_proc *r); /* ms, real time */
 /* Grows with each start: an answer owed to an earlier process is not given to the next. */
 uint64_t role_incarnation(const struct role_proc *r);
 
-/* Both get a new channel to each other. Nothing happens unless both are STARTING or UP. */
+/* Both get a new channel to each other. Nothing happens unless both are STARTING or UP, nor where two adopted ones have
+ * theirs still. */
 int role_link(struct role_proc *a, struct role_proc *b);
+
+/* Of processes that no struct role_proc of this irond stands for; run_dir is irond's. */
+/* What run_dir/roles holds beyond those: killed, record and socket removed. */
+void roles_sweep(const char *run_dir, bool (*is_known)(const char *file, void *user), void *user);
+/* One request to a role whose irond is gone, blocking; *ret_value is msg_result's. file: as in role_file. */
+int role_ask_orphan(const char *run_dir, const char *file, enum msg_type type, const void *record, int timeout_ms,
+		    uint64_t *ret_value);
+/* The name of a role's record: "vm-vm_…", "egress-ws_…", "api". */
+const char *role_file(const struct role_proc *r);

@@ -190,6 +190,15 @@ int uids_worker_take(struct uids *u, uint32_t *ret_slot)
 	return slots_take(&u->workers, ret_slot);
 }
 
+int uids_worker_claim(struct uids *u, uid_t uid, uint32_t *ret_slot)
+{
+	int r = uid < u->base ? -ERANGE : slots_claim(&u->workers, uid - u->base);
+
+	if (r == 0)
+		*ret_slot = uid - u->base;
+	return r;
+}
+
 void uids_worker_release(struct uids *u, uint32_t slot)
 {
 	slots_release(&u->workers, slot);

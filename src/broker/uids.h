@@ -26,6 +26,8 @@ void uids_role(const struct uids *u, enum role role, uid_t *ret_uid, gid_t *ret_
 
 /* Slots. A VM's is held as long as its directory exists. -ENOSPC: none is free. */
 int uids_worker_take(struct uids *u, uint32_t *ret_slot);
+/* The slot of a worker that runs, by its uid; -EEXIST, -ERANGE. */
+int uids_worker_claim(struct uids *u, uid_t uid, uint32_t *ret_slot);
 void uids_worker_release(struct uids *u, uint32_t slot);
 int uids_vm_take(struct uids *u, uint32_t *ret_slot);
 /* A slot known from a VM's file; -EEXIST when another has it, -ERANGE. */

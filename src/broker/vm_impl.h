@@ -37,6 +37,20 @@ struct vm {
 	struct rec_vm_usage usage; /* of this run, or the last one */
 };
 
+/* --- between vm_run.c and vm_adopt.c --- */
+#define VM_STATUS_UNSEEN (-1) /* of a QEMU that was not our child, and that nobody saw end */
+/* take_running: they hold processes that are to live on. */
+int vm_make_groups(struct vm *v, bool take_running, struct error *reterr);
+bool vm_drop_group(struct cgroup **g);
+void vm_make_role(struct vm *v);
+void vm_make_timer(struct vm *v);
+int vm_watch_qemu(struct vm *v, struct error *reterr);
+/* Writes down which process is this VM's QEMU. */
+void vm_note_qemu(const struct vm *v);
+void vm_set_exit_reason(struct vm *v, int status);
+/* What a start made, in reverse, but for the groups. Nothing of the VM runs any more. */
+void vm_release_run(struct vm *v);
+
 /* Brings v->usage up to date; before QEMU is reaped it still tells all. */
 void vm_usage_read(struct vm *v);
 /* v->usage, encoded; borrows from space. */

@@ -17,6 +17,7 @@
 #define KILL_AGAIN_MS 1000
 #define RELEASE_AGAIN_MS 20
 #define DOOR_TIMEOUT_MS 5000
+#define END_TIMEOUT_MS 2000
 #define ROLE_GRACE_MS 2000
 #define TB_MIB 64       /* QEMU's translation cache under TCG */
 #define OVERHEAD_MIB 96 /* QEMU itself (DESIGN.md, section 4) */
@@ -43,7 +44,7 @@ static char *pin_path(const struct vm *v)
 
 /* False: something in it is on its way out still. A process leaves the list of its group's before it has left the
  * group. */
-static bool drop_group(struct cgroup **g)
+bool vm_drop_group(struct cgroup **g)
 {
 	int r = *g ? cgroup_remove(*g) : 0;
 
@@ -56,7 +57,7 @@ static bool drop_group(struct cgroup **g)
 }
 
 /* What a start made, in reverse. Nothing of the VM runs any more. */
-static void release_run(struct vm *v)
+void vm_release_run(struct vm *v)
 {
 	_cleanup_free_ char *pin = pin_path(v);
 
@@ -100,7 +101,7 @@ static void finish(struct vm *v)
 {
 	struct broker *b = v->b;
 
-	release_run(v);
+	vm_release_run(v);
 	v->phase = PHASE_STOPPED;
 	announce_end(v);
 	if (v->starter.txn) {
@@ -152,7 +153,7 @@ static void teardown_step(struct vm *v)
 		role_stop(v->role, 0); /* a restart that is due */
 	if (v->attaching || v->detaching)
 		return;
-	if (drop_group(&v->group) && drop_group(&v->role_group))
+	if (vm_drop_group(&v->group) && vm_drop_group(&v->role_group))
 		finish(v);
 	else
 		arm(v, RELEASE_AGAIN_MS);
@@ -193,17 +194,20 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	teardown_step(v);
 }
 
-static void set_exit_reason(struct vm *v, int status)
+void vm_set_exit_reason(struct vm *v, int status)
 {
 	char text[WAIT_TEXT_SIZE];
 
 	v->exited = true;
 	v->status = status;
-	wait_status_format(status, text);
+	wait_status_format(status == VM_STATUS_UNSEEN ? 0 : status, text);
 	if (v->group && cgroup_oom_kills(v->group) > 0)
 		snprintf(v->reason, sizeof v->reason, "out of memory: QEMU needed more than its limit");
 	else if (v->killed)
 		snprintf(v->reason, sizeof v->reason, "killed");
+	else if (status == VM_STATUS_UNSEEN)
+		snprintf(v->reason, sizeof v->reason,
+			 "QEMU ended while irond was away; its last words are in qemu.log of the VM's directory");
 	else if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		snprintf(v->reason, sizeof v->reason, "powered off");
 	else
@@ -211,23 +215,53 @@ static void set_exit_reason(struct vm *v, int status)
 			 text);
 }
 
-static void on_qemu_ended(evutil_socket_t fd, short what, void *arg)
+static void qemu_has_ended(struct vm *v, int status)
 {
-	struct vm *v = arg;
-	int status = 0;
-
-	vm_usage_read(v);
-	if (pidfd_reap(v->qemu.pidfd, &status) == -EAGAIN)
-		return;
-	event_free(take_ptr(v->qemu_ended));
-	close(take_fd(v->qemu.pidfd));
-	set_exit_reason(v, status);
+	vm_set_exit_reason(v, status);
 	if (v->phase == PHASE_STOPPING)
 		teardown_step(v);
 	else if (v->phase == PHASE_STARTING)
 		fail_start(v, -EIO, v->reason);
 	else
 		teardown(v);
+}
+
+static bool on_end_told(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
+{
+	struct vm *v = arg;
+	bool announced = m && m->info->type == MSG_TYPE_msg_result && IPC_RECORD(m, msg_result)->value == 1;
+
+	if (v->phase == PHASE_STOPPING) /* killed meanwhile: it is waiting for nothing */
+		vm_set_exit_reason(v, announced ? 0 : VM_STATUS_UNSEEN);
+	else
+		qemu_has_ended(v, announced ? 0 : VM_STATUS_UNSEEN);
+	return true;
+}
+
+/* An adopted QEMU is another's child: how it ended only its iron-vm may have heard. */
+static void ask_how_it_ended(struct vm *v)
+{
+	struct ipc_peer *peer = v->role && v->phase == PHASE_RUNNING ? role_peer(v->role) : NULL;
+
+	if (ipc_call(peer, MSG_TYPE_msg_vm_end_get, &(struct msg_vm_end_get){}, NULL, 0, END_TIMEOUT_MS, on_end_told, v) < 0)
+		qemu_has_ended(v, VM_STATUS_UNSEEN);
+}
+
+static void on_qemu_ended(evutil_socket_t fd, short what, void *arg)
+{
+	struct vm *v = arg;
+	int status = 0, r;
+
+	vm_usage_read(v);
+	r = pidfd_reap(v->qemu.pidfd, &status);
+	if (r == -EAGAIN)
+		return;
+	event_free(take_ptr(v->qemu_ended));
+	close(take_fd(v->qemu.pidfd));
+	if (r < 0)
+		ask_how_it_ended(v);
+	else
+		qemu_has_ended(v, status);
 }
 
 /* --- iron-vm --- */
@@ -268,7 +302,7 @@ static void role_down(struct role_proc *r, int status, const char *reason, bool 
 
 static const struct role_ops role_ops = {.configure = role_configure, .up = role_up, .down = role_down};
 
-static int start_role(struct vm *v, struct error *reterr)
+void vm_make_role(struct vm *v)
 {
 	const uid_t uid = uids_vm(v->b->uids, v->record.slot);
 
@@ -280,12 +314,11 @@ static int start_role(struct vm *v, struct error *reterr)
 								     .cgroup = v->role_group,
 								     .ops = &role_ops,
 								     .user = v});
-	return role_start(v->role, reterr);
 }
 
 /* --- QEMU --- */
 
-static int watch_qemu(struct vm *v, struct error *reterr)
+int vm_watch_qemu(struct vm *v, struct error *reterr)
 {
 	v->qemu_ended = event_new(v->b->base, v->qemu.pidfd, EV_READ | EV_PERSIST, on_qemu_ended, v);
 	if (!v->qemu_ended || event_add(v->qemu_ended, NULL) < 0)
@@ -349,7 +382,10 @@ static int start_qemu(struct vm *v, struct error *reterr)
 		v->qemu = (struct qemu_process){.pidfd = -1};
 		return r;
 	}
-	return watch_qemu(v, reterr);
+	if ((r = vm_watch_qemu(v, reterr)) < 0)
+		return r;
+	vm_note_qemu(v);
+	return 0;
 }
 
 /* --- the door --- */
@@ -361,7 +397,11 @@ static void door_is_open(struct vm *v)
 
 	if (v->phase != PHASE_STARTING || v->qemu.pidfd >= 0)
 		return;
-	if ((r = start_qemu(v, &e)) < 0 || (r = start_role(v, &e)) < 0)
+	if ((r = start_qemu(v, &e)) == 0) {
+		vm_make_role(v);
+		r = role_start(v->role, &e);
+	}
+	if (r < 0)
 		fail_start(v, r, e.text);
 }
 
@@ -392,8 +432,27 @@ static bool on_attached(struct ipc_peer *peer, const struct ipc_msg *m, void *ar
 	return true;
 }
 
+/* The sockets of a worker that died while irond was away died with it. */
+static int reopen_door(struct vm *v)
+{
+	_cleanup_free_ char *pin = pin_path(v);
+	struct vm_net net;
+	struct error e = {0};
+	int r = vm_net_reopen(pin, &net, &e);
+
+	if (r < 0) {
+		log_error("door not opened again", "vm=%s reason=%s", v->text, log_quote(e.text));
+		return r;
+	}
+	net.tap_fd = v->net.tap_fd;
+	v->net = net;
+	return 0;
+}
+
 static void attach(struct vm *v)
 {
+	if (v->net.tcp_fd < 0 && reopen_door(v) < 0)
+		return;
 	const int fds[] = {v->net.tcp_fd, v->net.udp_fd, v->net.nflog_fd, v->names_fd};
 	const struct msg_vm_attach m = {.vm = v->record.vm, .generation = v->generation, .name = str_of(v->text)};
 	struct ipc_peer *egress = workspace_peer(v->workspace);
@@ -411,7 +470,7 @@ void vms_worker_up(struct broker *b, struct workspace *w)
 
 	while (map_next(&b->vms, &i, &slot)) {
 		struct vm *v = slot->value;
-		if (v->workspace == w && (v->phase == PHASE_STARTING || v->phase == PHASE_RUNNING))
+		if (v->workspace == w && !v->attached && (v->phase == PHASE_STARTING || v->phase == PHASE_RUNNING))
 			attach(v);
 	}
 }
@@ -436,8 +495,10 @@ void vms_worker_gone(struct broker *b, struct workspace *w, const char *why)
 
 /* --- the start --- */
 
-static int make_groups(struct vm *v, struct error *reterr)
+int vm_make_groups(struct vm *v, bool take_running, struct error *reterr)
 {
+	int (*const make)(struct cgroup_host *, const char *, const struct cgroup_limits *, struct cgroup **,
+			  struct error *) = take_running ? cgroup_take : cgroup_create;
 	const struct cgroup_limits qemu = {
 		.memory_bytes = ((uint64_t)v->record.memory_mib + TB_MIB + OVERHEAD_MIB) << 20,
 		.cpu_percent = v->record.vcpus * 100,
@@ -451,10 +512,10 @@ static int make_groups(struct vm *v, struct error *reterr)
 	int r;
 
 	snprintf(name, sizeof name, "qemu-%s", v->text);
-	if ((r = cgroup_create(v->b->cgroups, name, &qemu, &v->group, reterr)) < 0)
+	if ((r = make(v->b->cgroups, name, &qemu, &v->group, reterr)) < 0)
 		return r;
 	snprintf(name, sizeof name, "role-%s", v->text);
-	return cgroup_create(v->b->cgroups, name, &role, &v->role_group, reterr);
+	return make(v->b->cgroups, name, &role, &v->role_group, reterr);
 }
 
 static int make_names(struct vm *v, struct error *reterr)
@@ -473,10 +534,18 @@ static int prepare_run(struct vm *v, struct error *reterr)
 	vm_net_unpin(pin);
 	if ((r = dir_remove(v->run_dir)) < 0 || (r = dir_make(v->run_dir, 0700, 0, 0)) < 0)
 		return error_set(reterr, r, "%s: %s", v->run_dir, strerror(-r));
-	if ((r = make_groups(v, reterr)) < 0 || (r = vm_net_create(pin, &v->net, reterr)) < 0 ||
+	if ((r = vm_make_groups(v, false, reterr)) < 0 || (r = vm_net_create(pin, &v->net, reterr)) < 0 ||
 	    (r = make_names(v, reterr)) < 0)
 		return r;
 	return workspace_acquire(v->b, v->record.workspace, &v->workspace, reterr);
+}
+
+void vm_make_timer(struct vm *v)
+{
+	if (!v->timer)
+		v->timer = evtimer_new(v->b->base, on_timer, v);
+	if (!v->timer)
+		abort();
 }
 
 void vm_run(struct vm *v, uint64_t generation, struct reply to)
@@ -491,10 +560,7 @@ void vm_run(struct vm *v, uint64_t generation, struct reply to)
 	v->usage = (struct rec_vm_usage){0};
 	v->exited = v->killed = v->announced = false;
 	v->reason[0] = '\0';
-	if (!v->timer)
-		v->timer = evtimer_new(v->b->base, on_timer, v);
-	if (!v->timer)
-		abort();
+	vm_make_timer(v);
 	arm(v, START_TIMEOUT_MS);
 	if ((r = prepare_run(v, &e)) < 0)
 		fail_start(v, r, e.text);
@@ -527,10 +593,10 @@ void vm_run_abandon(struct vm *v)
 		pidfd_wait(v->qemu.pidfd, -1, &status);
 	}
 	role_destroy(take_ptr(v->role));
-	release_run(v);
-	if (!drop_group(&v->group)) /* the next irond sweeps it */
+	vm_release_run(v);
+	if (!vm_drop_group(&v->group)) /* the next irond sweeps it */
 		cgroup_destroy(take_ptr(v->group));
-	if (!drop_group(&v->role_group))
+	if (!vm_drop_group(&v->role_group))
 		cgroup_destroy(take_ptr(v->role_group));
 	v->phase = PHASE_STOPPED;
 }

@@ -9,9 +9,26 @@
 
 struct workspace;
 
+/* Of a VM's QEMU, in run_dir/vms/<id> (run_record.h). */
+#define VM_RUN_RECORD "qemu"
+
 /* Reads state_dir/vms; a directory without a complete record is what an interrupted prepare or
  * remove left, and is removed. */
 int vms_load(struct broker *b, struct error *reterr);
+/* What an earlier irond left running is taken up: QEMU by its record in run_dir/vms/<id>, its iron-vm, its groups and its
+ * namespace. Of a VM whose QEMU has ended meanwhile the end is remembered, and the rest removed; so is anything in
+ * run_dir/vms that belongs to none. */
+int vms_adopt(struct broker *b, struct error *reterr);
+/* An adopted worker of w has that VM's door (TCP, DNS, NFLOG; those that are kept are taken out). */
+void vms_adopt_door(struct broker *b, struct workspace *w, uint64_t vm, uint64_t generation, int fds[3]);
+/* All that runs is left to the next irond. */
+void vms_leave(struct broker *b);
+/* Before that: starts that have no QEMU yet are given up. How many VMs are on their way up or down still. */
+void vms_settle(struct broker *b);
+unsigned vms_unsettled(const struct broker *b);
+/* Whether that group, or that record below run_dir/roles, is one of a VM that runs. */
+bool vms_have_group(const struct broker *b, const char *name);
+bool vms_have_file(const struct broker *b, const char *file);
 /* At the end, in this order around workspaces_destroy: whatever still runs is killed at once; then the table goes. */
 void vms_abandon(struct broker *b);
 void vms_destroy(struct broker *b);

@@ -19,3 +19,11 @@ void workspaces_each_role(struct broker *b, broker_role_fn *fn, void *user);
 /* Stops workers: of those that no VM uses, or (all) of every one. */
 void workspaces_stop(struct broker *b, bool all);
 void workspaces_destroy(struct broker *b);
+
+/* Workers that an earlier irond left are adopted, or ended where they are not what would be started now. One that no VM
+ * takes up goes after a minute. */
+void workspaces_adopt(struct broker *b);
+/* All are left to the next irond; the table is empty. */
+void workspaces_leave(struct broker *b);
+/* Whether that record below run_dir/roles (role_file) is a worker's of the table; egress-… also names its group. */
+bool workspaces_have_file(const struct broker *b, const char *file);

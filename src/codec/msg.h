@@ -22,6 +22,11 @@
 	M(1, msg_result, 1)                                                                                            \
 	M(2, msg_peer, 1)                                                                                              \
 	M(3, msg_ping, 0)                                                                                              \
+	M(4, msg_end, 0)                                                                                               \
+	M(5, msg_adopt, 0)                                                                                             \
+	M(6, msg_listeners, 8)                                                                                         \
+	M(7, msg_door, 3)                                                                                              \
+	M(8, msg_vm_end_get, 0)                                                                                        \
 	/* irond -> role, once, first */                                                                               \
 	M(10, msg_api_config, 10)                                                                                      \
 	M(11, msg_control_config, 0)                                                                                   \

@@ -19,6 +19,27 @@ WIRE_DECLARE(msg_peer, MSG_PEER_FIELDS);
 #define MSG_PING_FIELDS(F, T)
 WIRE_DECLARE(msg_ping, MSG_PING_FIELDS);
 
+/* --- the life of a role --- */
+
+/* Ends by itself, now. A role whose channel merely closes may wait for another irond (prog/role_parent.h). */
+#define MSG_END_FIELDS(F, T)
+WIRE_DECLARE(msg_end, MSG_END_FIELDS);
+/* The first message of an irond that was started after the one that started the role. Answered by what it needs again
+ * (iron-api: msg_listeners; iron-egress: one msg_door a VM), then msg_result; value: a bit set of enum role, whose
+ * channels the role still has. From the answer on it takes new things again. */
+#define MSG_ADOPT_FIELDS(F, T)
+WIRE_DECLARE(msg_adopt, MSG_ADOPT_FIELDS);
+/* The API's `n` listening sockets. */
+#define MSG_LISTENERS_FIELDS(F, T) F(T, u8, n, 8)
+WIRE_DECLARE(msg_listeners, MSG_LISTENERS_FIELDS);
+/* A VM that is attached, with what msg_vm_attach gave: TCP listener, DNS socket, NFLOG socket. */
+#define MSG_DOOR_FIELDS(F, T) F(T, u64, vm, 0) F(T, u64, generation, 0)
+WIRE_DECLARE(msg_door, MSG_DOOR_FIELDS);
+/* irond -> iron-vm, when QEMU is gone that was not its child, so that nobody told it how. Answered by msg_result once QMP
+ * is closed; value 1: QEMU announced its end (power off, quit), 0: it was cut off. */
+#define MSG_VM_END_GET_FIELDS(F, T)
+WIRE_DECLARE(msg_vm_end_get, MSG_VM_END_GET_FIELDS);
+
 /* Descriptors: certificate (PEM), private key (PEM), then `listeners` listening sockets. */
 #define MSG_API_CONFIG_FIELDS(F, T)                                                                                    \
 	F(T, u8, listeners, 8)                                                                                         \

@@ -62,6 +62,16 @@ int door_create(struct event_base *base, const struct msg_egress_config *c, stru
 	return 0;
 }
 
+void door_pause(struct door *d, bool pause)
+{
+	struct map_slot *slot;
+	size_t i = 0;
+
+	d->paused = pause;
+	while (map_next(&d->vms, &i, &slot))
+		vm_pause(slot->value, pause);
+}
+
 void door_destroy(struct door *d)
 {
 	struct map_slot *slot;

@@ -38,6 +38,7 @@ struct door {
 	struct map vms;
 	struct event *tick; /* deadlines, four times a second */
 	unsigned ticks;
+	bool paused; /* by door_pause */
 	uint64_t workspace;
 	uint32_t synthetic_base;
 	uint8_t synthetic_prefix;
@@ -105,8 +106,12 @@ int door_create(struct event_base *base, const struct msg_egress_config *config,
 /* Every VM is detached. NULL allowed. */
 void door_destroy(struct door *d);
 
+/* Takes no new connection and answers no name, or does again. What is there goes on. */
+void door_pause(struct door *d, bool pause);
+
 /* --- vm.c --- */
 void vm_accept(struct door_vm *vm);
+void vm_pause(struct door_vm *vm, bool pause);
 
 /* --- conn.c --- */
 /* Takes fd, accepted on vm's listener. */

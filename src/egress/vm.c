@@ -48,6 +48,17 @@ void vm_accept(struct door_vm *vm)
 	}
 }
 
+void vm_pause(struct door_vm *vm, bool pause)
+{
+	if (pause) {
+		event_del(&vm->listener_event);
+		event_del(&vm->udp_event);
+	} else {
+		event_add(&vm->listener_event, NULL);
+		event_add(&vm->udp_event, NULL);
+	}
+}
+
 static int watch(struct door_vm *vm, int fd, struct event *event, event_callback_fn callback)
 {
 	evutil_make_socket_nonblocking(fd);
@@ -124,7 +135,7 @@ void vm_tick(struct door_vm *vm, uint64_t now_ms, bool second)
 {
 	struct conn *next;
 
-	if (vm->paused) {
+	if (vm->paused && !vm->door->paused) {
 		vm->paused = false;
 		event_add(&vm->listener_event, NULL);
 	}

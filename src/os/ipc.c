@@ -5,7 +5,10 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/map.h"
@@ -425,15 +428,77 @@ size_t ipc_peer_queued(const struct ipc_peer *p)
 	return p->queued_bytes;
 }
 
-int ipc_socketpair(int ret[2])
+static void enlarge(int fd)
 {
 	int size = 1 << 20;
 
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size))
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+}
+
+int ipc_socketpair(int ret[2])
+{
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ret))
 		return -errno;
-	for (int i = 0; i < 2; i++)
-		if (setsockopt(ret[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size))
-			setsockopt(ret[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+	enlarge(ret[0]);
+	enlarge(ret[1]);
+	return 0;
+}
+
+static int open_at(const char *path, struct sockaddr_un *ret_address, int *ret_fd)
+{
+	*ret_address = (struct sockaddr_un){.sun_family = AF_UNIX};
+	int r = str_copy(str_of(path), ret_address->sun_path, sizeof ret_address->sun_path);
+
+	if (r < 0)
+		return r == -EMSGSIZE ? -ENAMETOOLONG : r;
+	*ret_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return *ret_fd < 0 ? -errno : 0;
+}
+
+int ipc_listen(const char *path, int *ret_fd)
+{
+	_cleanup_close_ int fd = -1;
+	struct sockaddr_un address;
+	int r = open_at(path, &address, &fd);
+
+	if (r < 0)
+		return r;
+	/* before bind, so that there is no moment in which anyone but root could connect */
+	if (fchmod(fd, 0600) < 0 || (unlink(path) < 0 && errno != ENOENT) ||
+	    bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 1) < 0)
+		return -errno;
+	*ret_fd = take_fd(fd);
+	return 0;
+}
+
+int ipc_accept(int listener, int *ret_fd)
+{
+	_cleanup_close_ int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct ucred who;
+	socklen_t len = sizeof who;
+
+	if (fd < 0)
+		return -errno;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0 || who.uid != 0)
+		return -EPERM;
+	enlarge(fd);
+	*ret_fd = take_fd(fd);
+	return 0;
+}
+
+int ipc_connect(const char *path, int *ret_fd)
+{
+	_cleanup_close_ int fd = -1;
+	struct sockaddr_un address;
+	int r = open_at(path, &address, &fd);
+
+	if (r < 0)
+		return r;
+	if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
+		return -errno;
+	enlarge(fd);
+	*ret_fd = take_fd(fd);
 	return 0;
 }
 

@@ -60,6 +60,13 @@ size_t ipc_peer_queued(const struct ipc_peer *peer);
 /* A pair with large buffers, both ends close-on-exec and non-blocking. */
 int ipc_socketpair(int ret_fds[2]);
 
+/* A channel by path, root's alone: a listener, which accepts one at a time, and the way to it. -EAGAIN: the last one has
+ * not been accepted yet; -ECONNREFUSED: nobody listens. */
+int ipc_listen(const char *path, int *ret_fd);
+/* -EAGAIN: nobody is there; -EPERM: somebody who is not root was. */
+int ipc_accept(int listener, int *ret_fd);
+int ipc_connect(const char *path, int *ret_fd);
+
 /* Blocking forms for start-up and tools: one message on a plain descriptor. ipc_recv_blocking: the record's strings
  * borrow from `space` (MSG_MAX bytes), timeout_ms < 0: none. -EBADMSG, -ETIMEDOUT, -EPIPE at end of file. */
 int ipc_send_blocking(int fd, enum msg_type type, uint32_t txn, const void *record, const int *fds, size_t nfds);

@@ -47,6 +47,16 @@ int pidfd_wait(int pidfd, int timeout_ms, int *ret_status)
 	return r < 0 ? r : pidfd_reap(pidfd, ret_status);
 }
 
+int pidfd_get_fd(int pidfd, int number, int *ret_fd)
+{
+	long fd = syscall(SYS_pidfd_getfd, pidfd, number, 0);
+
+	if (fd < 0)
+		return -errno;
+	*ret_fd = (int)fd;
+	return 0;
+}
+
 void wait_status_format(int status, char ret[WAIT_TEXT_SIZE])
 {
 	if (WIFSIGNALED(status))

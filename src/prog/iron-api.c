@@ -7,12 +7,14 @@
 #include <string.h>
 
 #include "api/api.h"
+#include "prog/role_parent.h"
 #include "prog/sandboxes.h"
 
 struct program {
 	struct event_base *base;
 	struct api *api;
-	struct ipc_peer *irond, *control;
+	struct role_parent *irond;
+	struct ipc_peer *control;
 	int status;
 };
 
@@ -64,18 +66,27 @@ static void on_stream(struct ipc_peer *peer, const struct ipc_msg *m, void *user
 	api_take_stream(p->api, IPC_RECORD(m, msg_stream)->token, take_fd(m->fds[0]));
 }
 
+static void on_adopt(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	const struct program *p = user;
+	const int *fds;
+	const struct msg_listeners row = {.n = (uint8_t)api_listeners(p->api, &fds)};
+
+	ipc_reply(peer, m->txn, MSG_TYPE_msg_listeners, &row, fds, row.n);
+	ipc_reply_result(peer, m->txn, 0, "", 0);
+}
+
 static const struct ipc_rule irond_rules[] = {
 	{MSG_TYPE_msg_peer, 1, IPC_NOTICE, on_peer},
 	{MSG_TYPE_msg_ping, 0, IPC_REQUEST, on_ping},
 	{MSG_TYPE_msg_stream, 1, IPC_NOTICE, on_stream},
+	{MSG_TYPE_msg_adopt, 0, IPC_REQUEST, on_adopt},
+	{MSG_TYPE_msg_end, 0, IPC_NOTICE, role_parent_end},
 };
 
-static void on_irond_closed(struct ipc_peer *peer, const char *reason, void *user)
+/* iron-control ends with irond: until the next ones are there, what is new is answered 503; streams go on. */
+static void on_away(bool away, void *user)
 {
-	struct program *p = user;
-
-	log_warn("irond is gone: ending", "reason=%s", log_quote(reason));
-	event_base_loopbreak(p->base);
 }
 
 /* --- start --- */
@@ -102,8 +113,7 @@ static int run(struct program *p, const struct role_args *args, struct error *re
 		r = role_sandbox_enter(&sandbox_api, args, NULL, reterr);
 	if (r)
 		return r;
-	p->irond = ipc_peer_create(p->base, ROLE_CHANNEL_FD, "irond", irond_rules, ARRAY_SIZE(irond_rules),
-				   on_irond_closed, p);
+	p->irond = role_parent_create(p->base, irond_rules, ARRAY_SIZE(irond_rules), on_away, p);
 	if (!p->irond)
 		return error_set(reterr, -ENOMEM, "no channel to irond");
 	log_info("serving", NULL);
@@ -116,7 +126,7 @@ static void finish(struct program *p)
 		api_set_control(p->api, NULL);
 	ipc_peer_destroy(p->control);
 	api_destroy(p->api);
-	ipc_peer_destroy(p->irond);
+	role_parent_destroy(p->irond);
 	if (p->base)
 		event_base_free(p->base);
 }

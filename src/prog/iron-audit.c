@@ -7,11 +7,12 @@
 #include "audit/server.h"
 #include "base/log.h"
 #include "os/ipc.h"
+#include "prog/role_parent.h"
 #include "prog/sandboxes.h"
 
 struct process {
 	struct event_base *base;
-	struct ipc_peer *irond;
+	struct role_parent *irond;
 	struct audit_server *server;
 	int dir;
 };
@@ -33,17 +34,22 @@ static void on_peer(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 		log_warn("peer refused", "role=%u code=%d", who->role, r);
 }
 
+/* Which workers still have us is theirs to say. */
+static void on_adopt(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	ipc_reply_result(peer, m->txn, 0, NULL, 0);
+}
+
 static const struct ipc_rule irond_rules[] = {
 	{MSG_TYPE_msg_ping, 0, IPC_REQUEST, on_ping},
 	{MSG_TYPE_msg_peer, 1, IPC_NOTICE, on_peer},
+	{MSG_TYPE_msg_adopt, 0, IPC_REQUEST, on_adopt},
+	{MSG_TYPE_msg_end, 0, IPC_NOTICE, role_parent_end},
 };
 
-static void on_irond_closed(struct ipc_peer *peer, const char *reason, void *user)
+/* The record of those who write goes on meanwhile. */
+static void on_away(bool away, void *user)
 {
-	struct process *p = user;
-
-	log_info("irond is gone", "reason=%s", log_quote(reason));
-	event_base_loopbreak(p->base);
 }
 
 /* --- start --- */
@@ -104,8 +110,7 @@ static int run(struct process *p, const struct role_args *args)
 	r = open_journal(p, &options);
 	if (r)
 		return r;
-	p->irond = ipc_peer_create(p->base, ROLE_CHANNEL_FD, "irond", irond_rules, ARRAY_SIZE(irond_rules), on_irond_closed,
-				   p);
+	p->irond = role_parent_create(p->base, irond_rules, ARRAY_SIZE(irond_rules), on_away, p);
 	if (!p->irond)
 		return -ENOMEM;
 	event_base_dispatch(p->base);
@@ -122,7 +127,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	int r = run(&p, &args);
 	audit_server_destroy(p.server);
-	ipc_peer_destroy(p.irond);
+	role_parent_destroy(p.irond);
 	if (p.base)
 		event_base_free(p.base);
 	return r ? 1 : 0;

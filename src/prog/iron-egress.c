@@ -7,13 +7,15 @@
 #include "egress/door.h"
 #include "egress/vm.h"
 #include "os/ipc.h"
+#include "prog/role_parent.h"
 #include "prog/sandboxes.h"
 
 #define CALLBACKS_A_TURN 32
 
 struct process {
 	struct event_base *base;
-	struct ipc_peer *irond, *control, *audit;
+	struct role_parent *irond;
+	struct ipc_peer *control, *audit;
 	struct door *door;
 };
 
@@ -152,19 +154,38 @@ static void on_peer(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 		log_warn("peer refused", "role=%u", role);
 }
 
+static void on_adopt(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	const struct process *p = user;
+	struct map_slot *slot;
+	size_t i = 0;
+
+	while (map_next(&p->door->vms, &i, &slot)) {
+		const struct door_vm *vm = slot->value;
+		const struct msg_door row = {.vm = vm->id, .generation = vm->generation};
+		const int fds[] = {vm->listener, vm->udp, vm->nflog};
+		ipc_reply(peer, m->txn, MSG_TYPE_msg_door, &row, fds, ARRAY_SIZE(fds));
+	}
+	ipc_reply_result(peer, m->txn, 0, NULL, p->audit ? 1U << ROLE_AUDIT : 0);
+	door_pause(p->door, false);
+}
+
 static const struct ipc_rule irond_rules[] = {
 	{MSG_TYPE_msg_ping, 0, IPC_REQUEST, on_ping},
 	{MSG_TYPE_msg_peer, 1, IPC_NOTICE, on_peer},
 	{MSG_TYPE_msg_vm_attach, 4, IPC_REQUEST, on_attach},
 	{MSG_TYPE_msg_vm_detach, 0, IPC_REQUEST, on_detach},
+	{MSG_TYPE_msg_adopt, 0, IPC_REQUEST, on_adopt},
+	{MSG_TYPE_msg_end, 0, IPC_NOTICE, role_parent_end},
 };
 
-static void on_irond_closed(struct ipc_peer *peer, const char *reason, void *user)
+/* Nothing new, until the next one has asked for what is here (on_adopt); it waits in the sockets' queues. */
+static void on_away(bool away, void *user)
 {
 	const struct process *p = user;
 
-	log_info("irond gone, ending", "reason=%s", log_quote(reason));
-	event_base_loopbreak(p->base);
+	if (away)
+		door_pause(p->door, true);
 }
 
 /* --- start --- */
@@ -206,8 +227,7 @@ static int start(struct process *p, const struct role_args *args, struct error *
 		r = role_sandbox_enter(&sandbox_egress, args, NULL, reterr);
 	if (r)
 		return r;
-	p->irond = ipc_peer_create(p->base, ROLE_CHANNEL_FD, "irond", irond_rules, ARRAY_SIZE(irond_rules),
-				   on_irond_closed, p);
+	p->irond = role_parent_create(p->base, irond_rules, ARRAY_SIZE(irond_rules), on_away, p);
 	return p->irond ? 0 : error_set(reterr, -ENOMEM, "no channel to irond");
 }
 
@@ -228,7 +248,7 @@ int main(int argc, char **argv)
 		journal_set_peer(p.door->journal, NULL);
 	ipc_peer_destroy(p.audit);
 	ipc_peer_destroy(p.control);
-	ipc_peer_destroy(p.irond);
+	role_parent_destroy(p.irond);
 	door_destroy(p.door);
 	if (p.base)
 		event_base_free(p.base);

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "os/ipc.h"
+#include "prog/role_parent.h"
 #include "prog/sandboxes.h"
 #include "vm/vm.h"
 
@@ -11,18 +12,31 @@
 
 struct process {
 	struct event_base *base;
-	struct ipc_peer *irond, *control;
+	struct role_parent *irond;
+	struct ipc_peer *control;
 	struct vm *vm;
+	struct ipc_peer *end_asker; /* irond waits for QEMU's end; with its request */
+	uint32_t end_txn;
 };
+
+static void tell_end(struct process *p)
+{
+	if (!p->end_asker || !vm_is_off(p->vm))
+		return;
+	ipc_reply_result(p->end_asker, p->end_txn, 0, NULL, vm_announced_end(p->vm));
+	p->end_asker = NULL;
+}
 
 static void report(const struct msg_vm_state *state, void *user)
 {
-	const struct process *p = user;
+	struct process *p = user;
 
 	log_info("state", "vm=%s state=%u step=%s reason=%s ms=%u", log_id("vm_", state->vm), state->state,
 		 log_quote(state->step.p), log_quote(state->reason.p), state->ms);
 	if (p->control)
 		ipc_notify(p->control, MSG_TYPE_msg_vm_state, state, NULL, 0);
+	if (p->vm)
+		tell_end(p);
 }
 
 /* --- what iron-control may say --- */
@@ -101,19 +115,38 @@ static void on_stream_open(struct ipc_peer *peer, const struct ipc_msg *m, void 
 	ipc_reply(peer, m->txn, MSG_TYPE_msg_stream, &answer, &fd, 1);
 }
 
+static void on_vm_end_get(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	struct process *p = user;
+
+	p->end_asker = peer;
+	p->end_txn = m->txn;
+	tell_end(p);
+}
+
+/* iron-control's channel is its own affair: it ended with the last irond. */
+static void on_adopt(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	ipc_reply_result(peer, m->txn, 0, NULL, 0);
+}
+
 static const struct ipc_rule irond_rules[] = {
 	{MSG_TYPE_msg_ping, 0, IPC_REQUEST, on_ping},
 	{MSG_TYPE_msg_peer, 1, IPC_NOTICE, on_peer},
 	{MSG_TYPE_msg_stream_open, 0, IPC_REQUEST, on_stream_open},
 	{MSG_TYPE_msg_vm_shutdown, 0, IPC_REQUEST, on_shutdown}, /* irond itself is told to stop */
+	{MSG_TYPE_msg_vm_end_get, 0, IPC_REQUEST, on_vm_end_get},
+	{MSG_TYPE_msg_adopt, 0, IPC_REQUEST, on_adopt},
+	{MSG_TYPE_msg_end, 0, IPC_NOTICE, role_parent_end},
 };
 
-static void on_irond_closed(struct ipc_peer *peer, const char *reason, void *user)
+/* New streams come through irond only; those that are open go on. */
+static void on_away(bool away, void *user)
 {
-	const struct process *p = user;
+	struct process *p = user;
 
-	log_info("irond gone, ending", "reason=%s", log_quote(reason));
-	event_base_loopbreak(p->base);
+	if (away)
+		p->end_asker = NULL;
 }
 
 /* --- start --- */
@@ -151,8 +184,7 @@ static int start(struct process *p, struct vm_options *o)
 	p->vm = vm_create(p->base, o);
 	if (!p->vm)
 		return -ENOMEM;
-	p->irond = ipc_peer_create(p->base, ROLE_CHANNEL_FD, "irond", irond_rules, ARRAY_SIZE(irond_rules),
-				   on_irond_closed, p);
+	p->irond = role_parent_create(p->base, irond_rules, ARRAY_SIZE(irond_rules), on_away, p);
 	return p->irond ? 0 : -ENOMEM;
 }
 
@@ -180,7 +212,7 @@ int main(int argc, char **argv)
 		event_base_dispatch(p.base);
 	vm_destroy(p.vm);
 	ipc_peer_destroy(p.control);
-	ipc_peer_destroy(p.irond);
+	role_parent_destroy(p.irond);
 	event_base_free(p.base);
 	return 0;
 }

@@ -12,7 +12,8 @@ const char irond_usage[] =
 	"\n"
 	"  irond start              start in the background; ends when everything answers\n"
 	"  irond --foreground       the same in this process, logging to stderr\n"
-	"  irond stop               end the VMs, then iron\n"
+	"  irond stop               end iron; VMs run on, and the next start takes them up again\n"
+	"  irond stop --vms         power the VMs off, then end iron\n"
 	"  irond status             what runs; exit status 3 when nothing does\n"
 	"  irond reload             read iron.yaml, the certificate and the images again\n"
 	"  irond image build NAME [--force]\n"
@@ -53,6 +54,7 @@ static int parse(int argc, char **argv, struct command_line *ret)
 		{"scopes", required_argument, NULL, 's'},  {"expires", required_argument, NULL, 'e'},
 		{"foreground", no_argument, NULL, 'f'},    {"force", no_argument, NULL, 'F'},
 		{"help", no_argument, NULL, 'h'},          {"version", no_argument, NULL, 'V'},
+		{"vms", no_argument, NULL, 'm'},
 		{NULL, 0, NULL, 0},
 	};
 	struct command_line cl = {.conf = CONF_DEFAULT_PATH, .libexec = IRON_LIBEXEC};
@@ -80,6 +82,9 @@ static int parse(int argc, char **argv, struct command_line *ret)
 			break;
 		case 'F':
 			cl.force = true;
+			break;
+		case 'm':
+			cl.vms = true;
 			break;
 		case 'h':
 			fputs(irond_usage, stdout);

@@ -5,7 +5,7 @@
 
 struct command_line {
 	const char *conf, *libexec, *scopes, *expires, *workspace;
-	bool foreground, force;
+	bool foreground, force, vms;
 	char **words;
 	int n;
 };

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "broker/ctl.h"
+#include "broker/orphans.h"
 #include "model/scope.h"
 #include "prog/irond.h"
 
@@ -53,16 +54,22 @@ static int wait_for_end(const struct conf *conf)
 	return 0;
 }
 
-static int cmd_stop(const struct conf *conf)
+static int cmd_stop(const struct command_line *cl, const struct conf *conf)
 {
-	const char *words[] = {"stop", NULL};
+	const char *words[] = {"stop", cl->vms ? "vms" : NULL, NULL};
 	struct error e = {0};
 	int r = request(conf, words, &e);
 
-	if (nobody_runs(r)) {
+	if (nobody_runs(r) && !cl->vms) {
+		unsigned n = orphans_count(conf);
 		puts("irond does not run");
+		if (n > 0)
+			printf("%u VM%s on without it; irond stop --vms ends %s\n", n, n == 1 ? " runs" : "s run",
+			       n == 1 ? "it" : "them");
 		return 0;
 	}
+	if (nobody_runs(r))
+		return orphans_end(conf, print_line, NULL, &e) < 0 ? complain(&e) : 0;
 	if (r < 0 && r != -EPIPE)
 		return complain(&e);
 	return wait_for_end(conf);
@@ -75,7 +82,10 @@ static int cmd_status(const struct conf *conf)
 	int r = request(conf, words, &e);
 
 	if (nobody_runs(r)) {
+		unsigned n = orphans_count(conf);
 		puts("irond does not run; start it: irond start");
+		if (n > 0)
+			printf("VMs running %u: they go on, and the next start takes them up again\n", n);
 		return 3;
 	}
 	return r < 0 ? complain(&e) : 0;
@@ -168,7 +178,7 @@ int run_command(const struct command_line *cl, const struct conf *conf)
 	const char *word = cl->n > 0 ? cl->words[0] : "";
 
 	if (strcmp(word, "stop") == 0)
-		return cmd_stop(conf);
+		return cmd_stop(cl, conf);
 	if (strcmp(word, "status") == 0)
 		return cmd_status(conf);
 	if (strcmp(word, "reload") == 0)

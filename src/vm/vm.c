@@ -46,6 +46,7 @@ struct vm {
 	uint64_t started_ms, ready_ms, clock_ms, ping_ms;
 	bool stopping, pressed; /* told to power off; the power button too */
 	bool io_error, paused;
+	bool announced_end; /* by SHUTDOWN */
 	uint32_t off_ms;
 };
 
@@ -242,6 +243,7 @@ static void on_shutdown_event(struct vm *vm, const struct qmp_message *m)
 	char reason[64];
 
 	snprintf(reason, sizeof reason, "%.*s", STR_ARG(qmp_string(m->data, "reason")));
+	vm->announced_end = true;
 	power_is_off(vm, reason);
 }
 
@@ -423,6 +425,16 @@ static const struct bridge_ops bridge_ops = {.not_ready = not_ready, .console = 
 int vm_stream_open(struct vm *vm, int *ret_fd, struct error *reterr)
 {
 	return bridge_open(vm->bridge, ret_fd, reterr);
+}
+
+bool vm_is_off(const struct vm *vm)
+{
+	return vm->state == VM_REPORT_OFF;
+}
+
+bool vm_announced_end(const struct vm *vm)
+{
+	return vm->announced_end;
 }
 
 static bool make_parts(struct vm *vm, struct event_base *base, const struct vm_options *o)

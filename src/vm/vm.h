@@ -26,5 +26,9 @@ void vm_shutdown(struct vm *vm, uint32_t deadline_ms);
 /* *ret_fd: the client's end of a new stream, in any state of the machine: a request that the guest would have to answer is
  * refused there ("vm_gone") while it cannot. -EAGAIN: too many. */
 int vm_stream_open(struct vm *vm, int *ret_fd, struct error *reterr);
+/* QMP is closed, or QEMU has announced that it will be. */
+bool vm_is_off(const struct vm *vm);
+/* QEMU said that it ends (power off, quit) before it did. */
+bool vm_announced_end(const struct vm *vm);
 /* The latest report once more: its reader is new. */
 void vm_report_again(struct vm *vm);
