@@ -46,6 +46,7 @@ struct vm {
 	uint64_t started_ms, ready_ms, clock_ms, ping_ms;
 	bool stopping, pressed; /* told to power off; the power button too */
 	bool io_error, paused;
+	bool owes_ready;    /* a contract runs that was set while ready: its end is reported */
 	bool announced_end; /* by SHUTDOWN */
 	uint32_t off_ms;
 };
@@ -75,6 +76,7 @@ static void set_state(struct vm *vm, enum vm_report state, const char *step, con
 	_cleanup_(buf_finish) struct buf shown = {0};
 
 	vm->state = state;
+	vm->owes_ready = false;
 	snprintf(vm->step, sizeof vm->step, "%s", step);
 	if (escape_terminal(str_of(reason), &shown))
 		buf_clear(&shown);
@@ -184,8 +186,12 @@ static void on_contract_done(const char *failed_step, const char *reason, void *
 		return;
 	}
 	vm->clock_ms = mono_ms();
-	if (vm->state == VM_REPORT_READY)
+	if (vm->state == VM_REPORT_READY) {
+		if (vm->owes_ready)
+			vm_report_again(vm);
+		vm->owes_ready = false;
 		return;
+	}
 	vm->ready_ms = vm->clock_ms;
 	set_state(vm, VM_REPORT_READY, "", "");
 }
@@ -373,12 +379,17 @@ int vm_set_contract(struct vm *vm, const struct msg_contract *m, struct error *r
 		return error_set(reterr, -EINVAL, "this is another machine");
 	if (vm->state == VM_REPORT_OFF)
 		return error_set(reterr, -ENOTCONN, "the machine is off");
+	bool again = vm->state == VM_REPORT_READY && m->generation == vm->generation;
 	vm->generation = m->generation;
 	contract_set(vm->contract, m);
 	if (vm->paused) /* nobody would answer; on_resume runs it */
 		return 0;
 	if (agent_link_is_up(vm->agent)) {
-		set_state(vm, VM_REPORT_BOOTING, "contract", "");
+		/* Of a guest that is ready, by an iron-control that is new: it stays so while the steps are done again. */
+		if (again)
+			vm->owes_ready = true;
+		else
+			set_state(vm, VM_REPORT_BOOTING, "contract", "");
 		contract_run(vm->contract);
 	} else if (vm->state == VM_REPORT_FAILED) {
 		begin_boot(vm);
