@@ -172,7 +172,7 @@ def test_a_replaced_image_goes_when_no_vm_was_made_of_it(iron, two):
     letters = [c for c in "0123456789" if c != image[-1]]
     unused = copy_of_image(iron, image, letters[0], "2020-01-01T00:00:00.000Z")
     newest = copy_of_image(iron, image, letters[1], "2099-01-01T00:00:00.000Z")
-    iron.stop_irond()
+    iron.end()
     iron.start_irond()
     there = {path.name for path in (iron.dir / "state/images").glob("img_*")}
     assert {image, newest} <= there and unused not in there
