@@ -59,6 +59,8 @@ void conn_answer_begin(struct conn *c, unsigned status, const char *headers, uin
 /* Any size; past the length that was said: -EMSGSIZE, and nothing is written. It goes out from the loop. */
 int conn_answer_write(struct conn *c, struct str data);
 bool conn_answer_has_room(const struct conn *c);
+/* It has a length, and all of it is written. */
+bool conn_answer_is_full(const struct conn *c);
 /* whole false, or bytes missing of the length: the connection is cut, so that the client sees it. */
 void conn_answer_end(struct conn *c, bool whole);
 /* The client asked with HEAD: what is written is left out. */

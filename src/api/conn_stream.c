@@ -142,6 +142,11 @@ bool conn_answer_has_room(const struct conn *c)
 	return !c->full;
 }
 
+bool conn_answer_is_full(const struct conn *c)
+{
+	return c->bounded && c->answer_left == 0;
+}
+
 bool conn_to_head(const struct conn *c)
 {
 	return c->to_head;

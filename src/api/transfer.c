@@ -17,7 +17,7 @@
 
 struct transfer {
 	struct question q;
-	bool is_archive;
+	bool is_archive, bounded;
 	struct buf info_bytes; /* what info's strings borrow from; empty: it has not come */
 	struct stream_file_info info;
 	bool asked_body, sent_eof, eof_due;
@@ -102,13 +102,18 @@ static const struct conn_stream down_stream = {.room = on_room};
 static void begin(struct transfer *x, uint64_t length)
 {
 	x->q.begun = true;
+	x->bounded = length != CONN_LENGTH_UNKNOWN;
 	add_headers(x);
 	call_answer_begin(x->q.call, 200, x->is_archive ? "application/x-tar" : "application/octet-stream", length, STALL_MS,
 			  &down_stream, x);
 }
 
-static int down_end(struct transfer *x, bool whole)
+/* A length that the VM did not keep cuts the connection. */
+static int down_end(struct transfer *x)
 {
+	struct conn *conn = x->q.call->conn;
+	bool whole = conn_to_head(conn) || !x->bounded || conn_answer_is_full(conn);
+
 	channel_note_outcome(x->q.channel, whole ? STR("done") : STR("cut"));
 	call_answer_end(x->q.call, 200, whole);
 	question_end(&x->q);
@@ -125,7 +130,7 @@ static int down_info(struct transfer *x, struct str data)
 		return -EPROTO;
 	if (conn_to_head(x->q.call->conn)) {
 		begin(x, x->is_archive || x->info.kind != FILE_REGULAR ? CONN_LENGTH_UNKNOWN : x->info.size);
-		return down_end(x, true);
+		return down_end(x);
 	}
 	/* a file without a size may have bytes all the same (/proc) */
 	if (x->is_archive || x->info.kind != FILE_REGULAR)
@@ -143,6 +148,9 @@ static int down_bytes(struct transfer *x, struct str data)
 		begin(x, CONN_LENGTH_UNKNOWN);
 	if (conn_answer_write(x->q.call->conn, data))
 		return -EPROTO;
+	/* the client may be content with that, and leave, before the VM's DONE */
+	if (conn_answer_is_full(x->q.call->conn))
+		return down_end(x);
 	if (conn_answer_has_room(x->q.call->conn)) {
 		question_expect(&x->q, STALL_MS);
 	} else {
@@ -164,7 +172,7 @@ static int down_data(struct question *q, enum stream_kind kind, struct str data)
 		return -EPROTO;
 	if (!q->begun)
 		begin(x, 0);
-	return down_end(x, true);
+	return down_end(x);
 }
 
 static int down_opened(struct question *q)

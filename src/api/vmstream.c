@@ -49,6 +49,9 @@ static bool receive_one(struct vmstream *s)
 	static uint8_t space[STREAM_DATAGRAM_MAX + 1];
 	ssize_t n = recv(s->fd, space, sizeof space, MSG_DONTWAIT);
 
+	/* It closed with something of ours unread. Told once; what it said before is still there. */
+	if (n < 0 && errno == ECONNRESET)
+		n = recv(s->fd, space, sizeof space, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
 	if (n <= 0) {
