@@ -320,7 +320,7 @@ HELLO, HELLO_ACK, A_PING, A_PONG, A_HOLD, A_HELD, A_RESUME, A_STEP, A_STEP_DONE,
 (A_EXEC, A_STARTED, A_STDIN, A_STDIN_EOF, A_STDOUT, A_STDERR, A_SIGNAL, A_RESIZE, A_EXIT, A_ERROR, A_CREDIT, A_CLOSE,
  A_CLOSED) = range(32, 45)
 MAGIC = b"iron-agent-sync\n"
-WINDOW = 256 << 10
+WINDOW = 512 << 10
 
 
 def frame(kind, stream=0, payload=b""):

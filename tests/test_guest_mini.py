@@ -1,74 +1,18 @@
 """The agent as init of a real machine (mini), and iron-vm in front of it"""
 
 import hashlib
-import re
-import shutil
-import socket
-import subprocess
 import time
 
 import pytest
 
 import guest_lab as lab
 from guest_lab import BOOTING, LOST, OFF, READY
+from guest_machine import Machine, make_mini, output
 
 
 @pytest.fixture(scope="session")
 def mini(tmp_path_factory):
-    """kernel and initrd, by the recipe itself."""
-    directory = tmp_path_factory.mktemp("mini")
-    shutil.copy(lab.BUILD / "src" / "agent" / "iron-agent", directory)
-    subprocess.run(["sh", "-c", 'exec sh "$0" build 3>&2', lab.ROOT / "images" / "mini"], cwd=directory, check=True,
-                   capture_output=True, timeout=300)
-    return directory / "out"
-
-
-def tsc_khz():
-    return int(float(re.search(r"cpu MHz\s*: ([0-9.]+)", open("/proc/cpuinfo").read())[1]) * 1000)
-
-
-class Machine:
-    """QEMU as iron runs it, less its walls, disk and door."""
-
-    def __init__(self, mini, directory, append=""):
-        self.directory = directory
-        kernel_line = ("console=ttyS0 quiet panic=-1 reboot=t net.ifnames=0 no_timer_check tsc=reliable nowatchdog "
-                       f"tsc_early_khz={tsc_khz()} {append}")
-        command = ["qemu-system-x86_64", "-M", "microvm,accel=tcg,pcie=on,rtc=on", "-cpu", "max", "-smp", "1",
-                   "-m", "256",
-                   "-nodefaults", "-no-user-config", "-display", "none", "-kernel", mini / "kernel",
-                   "-initrd", mini / "initrd", "-append", kernel_line]
-        for name in ("qmp", "console", "agent"):
-            command += ["-chardev", f"socket,id={name},path={directory}/{name},server=on,wait=off"]
-        command += ["-mon", "chardev=qmp,mode=control", "-serial", "chardev:console",
-                    "-device", "virtio-serial-pci,id=serial,max_ports=4,addr=3",
-                    "-device", "virtserialport,id=iron.0,bus=serial.0,nr=1,chardev=agent,name=iron.0",
-                    "-netdev", "hubport,id=net,hubid=0", "-device", "virtio-net-pci,netdev=net,romfile=,addr=5"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.vm = None
-
-    def connect(self):
-        sockets = {}
-        for name in ("qmp", "console", "agent"):
-            sockets[name] = socket.socket(socket.AF_UNIX)
-
-            def attempt(s=sockets[name], path=str(self.directory / name)):
-                try:
-                    s.connect(path)
-                    return True
-                except OSError:
-                    return False
-
-            lab.wait_for(f"QEMU's {name}", attempt)
-        self.vm = lab.IronVm(boot_timeout_ms=120000, **sockets)
-        assert self.vm.contract(hostname="mini-test", deadline_ms=60000) == 0
-        return self.vm.wait_state(READY, 120)
-
-    def close(self):
-        if self.vm:
-            self.vm.close()
-        self.process.kill()
-        self.process.wait()
+    return make_mini(tmp_path_factory.mktemp("mini"))
 
 
 @pytest.fixture
@@ -79,12 +23,6 @@ def machine(mini, tmp_path):
         yield m
     finally:
         m.close()
-
-
-def output(vm, command, **how):
-    end, out, err = vm.run(command=command, seconds=60, **how)
-    assert end == ("exit", 0, 0, 0), (end, out, err)
-    return out.decode()
 
 
 def test_boot_contract_exec_reboot_and_power_off(machine):

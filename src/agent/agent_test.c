@@ -273,7 +273,7 @@ static void test_exec_stops_without_credit(void **state)
 	struct agent_frame f;
 	size_t got = 0;
 
-	run(p, 1, (struct stream_exec){.command = STR("head -c 600000 /dev/zero")});
+	run(p, 1, (struct stream_exec){.command = STR("head -c 1200000 /dev/zero")});
 	expect(p, AGENT_STARTED, STR_NONE);
 	while (got < AGENT_WINDOW) {
 		receive(p, &f);
@@ -293,7 +293,7 @@ static void test_exec_stops_without_credit(void **state)
 	for (receive(p, &f); f.type == AGENT_STDOUT; receive(p, &f))
 		got += f.payload.len;
 	assert_int_equal(f.type, AGENT_EXIT);
-	assert_int_equal(got, 600000);
+	assert_int_equal(got, 1200000);
 }
 
 int main(void)

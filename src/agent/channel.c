@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
-#define READ_MAX ((size_t)256 << 10)
+#define READ_MAX ((size_t)128 << 10)
+#define PAGE ((size_t)4096) /* what a virtio port gives a read at most */
 
 void channel_init(struct channel *c)
 {
@@ -122,21 +124,37 @@ static void digest(struct channel *c)
 	buf_consume(&c->in, c->in.len - in.len);
 }
 
+/* A virtio port gives a page a read: several are taken before they are looked at. */
+static int fill(struct channel *c)
+{
+	size_t room = MIN(c->in.max - c->in.len, READ_MAX);
+	void *to = room ? buf_reserve(&c->in, room) : NULL;
+	size_t got = 0;
+
+	while (to && got < room) {
+		ssize_t n = read(c->fd, (char *)to + got, room - got);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && (errno == EAGAIN || got))
+			break;
+		if (n <= 0 && got == 0)
+			return n < 0 ? -errno : -EPIPE;
+		if (n == 0)
+			break; /* said again, when what came before is through */
+		got += (size_t)n;
+	}
+	buf_commit(&c->in, got);
+	c->rest_until_us = got >= PAGE ? mono_us() + CHANNEL_REST_US : 0;
+	return 0;
+}
+
 int channel_read(struct channel *c)
 {
-	size_t room = c->in.max - c->in.len;
-	void *to = room ? buf_reserve(&c->in, MIN(room, READ_MAX)) : NULL;
+	int r = fill(c);
 
-	if (to) {
-		ssize_t n = read(c->fd, to, MIN(room, READ_MAX));
-		if (n < 0 && errno != EAGAIN && errno != EINTR)
-			return -errno;
-		if (n == 0)
-			return -EPIPE;
-		buf_commit(&c->in, n > 0 ? (size_t)n : 0);
-	}
-	digest(c);
-	return 0;
+	if (r == 0)
+		digest(c);
+	return r;
 }
 
 int channel_write(struct channel *c)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/prctl.h>
@@ -227,6 +228,8 @@ static void prepare(struct filejob *j, const struct spawn_options *o)
 		filejob_fail(j, "io", "cannot enter the control group of user processes: %s", strerror(-r));
 	if (user_find(name, &j->user))
 		filejob_fail(j, "no_such_user", "there is no user %.*s in this machine", STR_ARG(name));
+	/* The agent wakes us with each piece that it passes; on one processor, that must not stop it at each. */
+	sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
 	/* Our memory holds what others' processes said. */
 	prctl(PR_SET_DUMPABLE, 0);
 	r = become_user(&j->user);

@@ -1,4 +1,5 @@
 /* READ and WRITE. */
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,7 +8,8 @@
 
 #include "agent/filejob.h"
 
-#define CHUNK AGENT_DATA_MAX
+#define CHUNK ((size_t)64 << 10)
+#define RUN ((size_t)256 << 10)
 
 /* --- READ --- */
 
@@ -41,18 +43,56 @@ static ssize_t read_some(struct filejob *j, int fd, void *to, size_t n)
 	}
 }
 
-/* A frame is built in place: header, and what was read behind it. */
-static void send_data(struct filejob *j, uint8_t *frame, size_t n)
+/* The header of a run of data, which the agent cuts into frames: here it may be longer than one. */
+static void send_header(struct filejob *j, size_t n)
 {
-	if (agent_header_encode(AGENT_STDOUT, j->stream, n, frame) ||
-	    filejob_write_all(FILEJOB_OUT, frame, AGENT_HEADER_SIZE + n))
+	uint32_t words[3] = {htole32((uint32_t)n), htole32(AGENT_STDOUT), htole32(j->stream)};
+	_Static_assert(sizeof words == AGENT_HEADER_SIZE, "the header of codec/agent.h");
+
+	if (filejob_write_all(FILEJOB_OUT, words, sizeof words))
 		_exit(1);
+}
+
+static void send_data(struct filejob *j, const void *data, size_t n)
+{
+	send_header(j, n);
+	if (filejob_write_all(FILEJOB_OUT, data, n))
+		_exit(1);
+}
+
+/* Pages of the file go by a pipe of our own, so that their number is known before the header is written. Returns the bytes
+ * that went that way: fewer than `left` at the file's end, and where its file system cannot do this. */
+static uint64_t send_pages(struct filejob *j, int fd, uint64_t left)
+{
+	uint64_t sent = 0;
+	int own[2];
+
+	if (pipe2(own, O_CLOEXEC))
+		return 0;
+	int size = fcntl(own[1], F_SETPIPE_SZ, RUN);
+	while (sent < left) {
+		ssize_t n = splice(fd, NULL, own[1], NULL, (size_t)MIN(left - sent, size > 0 ? RUN : CHUNK), 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		send_header(j, (size_t)n);
+		for (size_t moved = 0; moved < (size_t)n;) {
+			ssize_t m = splice(own[0], NULL, FILEJOB_OUT, NULL, (size_t)n - moved, 0);
+			if (m <= 0)
+				_exit(1);
+			moved += (size_t)m;
+		}
+		sent += (uint64_t)n;
+	}
+	close(own[0]);
+	close(own[1]);
+	return sent;
 }
 
 void filejob_read(struct filejob *j)
 {
-	static uint8_t frame[AGENT_HEADER_SIZE + CHUNK];
-	uint8_t *data = frame + AGENT_HEADER_SIZE;
+	static uint8_t data[CHUNK];
 	struct stat st;
 	_cleanup_close_ int fd = open_regular(j, &st);
 
@@ -68,8 +108,10 @@ void filejob_read(struct filejob *j)
 	uint64_t left = known ? (uint64_t)st.st_size : UINT64_MAX;
 	while (n && left) {
 		n = (size_t)MIN((uint64_t)n, left);
-		send_data(j, frame, n);
+		send_data(j, data, n);
 		left -= known ? n : 0;
+		if (known)
+			left -= send_pages(j, fd, left);
 		n = left ? (size_t)read_some(j, fd, data, CHUNK) : 0;
 	}
 	if (known && left)
@@ -147,19 +189,34 @@ static void open_temporary(struct filejob *j, struct target *t)
 		filejob_fail_errno(j, errno, j->path);
 }
 
+/* By splice(2), which spares a copy; by read(2) where the file system cannot. */
+static ssize_t take_input(const struct target *t, bool *splices)
+{
+	static uint8_t space[CHUNK];
+
+	if (*splices) {
+		ssize_t n = splice(FILEJOB_IN, NULL, t->fd, NULL, RUN, 0);
+		if (n >= 0 || errno != EINVAL)
+			return n < 0 ? -errno : n;
+		*splices = false;
+	}
+	ssize_t n = read(FILEJOB_IN, space, sizeof space);
+	if (n <= 0)
+		return n < 0 ? -errno : 0;
+	int r = filejob_write_all(t->fd, space, (size_t)n);
+	return r ? r : n;
+}
+
 static void copy_input(struct filejob *j, const struct target *t)
 {
-	static uint8_t space[2 * CHUNK];
+	bool splices = true;
 
 	for (;;) {
-		ssize_t n = read(FILEJOB_IN, space, sizeof space);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
+		ssize_t n = take_input(t, &splices);
+		if (n == 0)
 			return;
-		int r = filejob_write_all(t->fd, space, (size_t)n);
-		if (r)
-			fail_write(j, t, r);
+		if (n < 0 && n != -EINTR)
+			fail_write(j, t, (int)n);
 	}
 }
 

@@ -1,13 +1,15 @@
 #include "agent/fileop.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 
 #include "agent/filejob.h"
 
-#define READ_MAX ((size_t)64 << 10)
-#define PIPE_SIZE (256 << 10)
+#define INFO_MAX ((size_t)8192) /* more than an INFO or an ERROR is */
+#define TURN_MAX 64             /* steps of one before others get their turn */
+#define PIPE_SIZE (1024 << 10)
 
 enum { FROM, TO };
 
@@ -20,8 +22,9 @@ struct fileop {
 	int from, to, gate; /* -1: closed */
 	int polled[FILEOP_POLLFDS];
 	bool takes_input, eof;
-	struct buf in, input; /* from the child; to it */
-	size_t in_at, input_at;
+	struct buf in, input; /* from the child, a frame that is not data yet; to it */
+	size_t input_at;
+	size_t data_left;     /* bytes of a frame of data that are still in the pipe */
 };
 
 static void close_all(struct fileop *o)
@@ -33,7 +36,7 @@ static void close_all(struct fileop *o)
 			close(take_fd(*fds[i]));
 	buf_finish(&o->in);
 	buf_finish(&o->input);
-	o->in_at = o->input_at = 0;
+	o->input_at = 0;
 }
 
 void fileop_set_finish(struct fileop_set *s)
@@ -99,6 +102,13 @@ static bool on_stdin(struct fileop *o, struct str data)
 		stream_give_credit(o->stream, data.len);
 		return true;
 	}
+	if (o->input.len == o->input_at) {
+		ssize_t n = write(o->to, data.p, data.len);
+		if (n > 0) {
+			stream_give_credit(o->stream, (size_t)n);
+			data = str_make(data.p + n, data.len - (size_t)n);
+		}
+	}
 	if (o->input_at) {
 		buf_consume(&o->input, o->input_at);
 		o->input_at = 0;
@@ -155,48 +165,101 @@ static void over(struct fileop *o, const struct agent_frame *f)
 	close_all(o);
 }
 
-/* Passes on what credit and room allow. false: it is over. */
-static bool pass_on(struct fileop *o)
+/* A whole frame that is not data is in o->in. */
+static void take_frame(struct fileop *o, const struct agent_frame *f)
+{
+	if (f->type == AGENT_DONE || f->type == AGENT_ERROR) {
+		over(o, f);
+		return;
+	}
+	stream_send(o->stream, f->type, f->payload);
+	buf_clear(&o->in);
+}
+
+/* The header of a frame of data is all of it that is kept here: the rest goes from the pipe into the channel. */
+static bool is_data(const struct fileop *o, size_t *ret_len)
+{
+	uint32_t words[2];
+
+	if (o->in.len != AGENT_HEADER_SIZE)
+		return false;
+	memcpy(words, o->in.data, sizeof words);
+	if (le32toh(words[1]) != AGENT_STDOUT)
+		return false;
+	*ret_len = le32toh(words[0]);
+	return true;
+}
+
+static void fail_read(struct fileop *o, ssize_t n)
+{
+	if (n == 0 || (n != -EAGAIN && n != -EINTR))
+		over(o, NULL);
+}
+
+static bool read_data(struct fileop *o)
+{
+	struct stream *st = o->stream;
+
+	ssize_t n = channel_send_from(st->set->channel, AGENT_STDOUT, st->id, o->from, MIN(o->data_left, (size_t)st->may_send));
+	if (n <= 0) {
+		fail_read(o, n);
+		return false;
+	}
+	st->may_send -= (uint32_t)n;
+	o->data_left -= (size_t)n;
+	return true;
+}
+
+/* What is missing of the header, or of the frame that it announces, is read. false: it is not there, or all is over. */
+static bool fill_frame(struct fileop *o)
+{
+	size_t want = AGENT_HEADER_SIZE;
+	uint32_t len;
+
+	if (o->in.len >= AGENT_HEADER_SIZE) {
+		memcpy(&len, o->in.data, sizeof len);
+		want += le32toh(len);
+	}
+	void *to = buf_reserve(&o->in, want - o->in.len);
+	ssize_t n = to ? read(o->from, to, want - o->in.len) : 0;
+	if (n <= 0) {
+		fail_read(o, n < 0 ? -errno : 0);
+		return false;
+	}
+	buf_commit(&o->in, (size_t)n);
+	return true;
+}
+
+static bool read_frame(struct fileop *o)
 {
 	struct agent_frame f;
 
-	for (;;) {
-		struct str rest = str_make(o->in.data + o->in_at, o->in.len - o->in_at);
-		int r = agent_frame_next(&rest, AGENT_GUEST, &f);
-		if (r == 0)
-			break;
-		bool last = r < 0 || f.type == AGENT_DONE || f.type == AGENT_ERROR;
-		if (!stream_may_send(o->stream, last ? 0 : f.payload.len))
-			break;
-		if (last) {
-			over(o, r < 0 ? NULL : &f);
-			return false;
-		}
-		stream_send(o->stream, f.type, f.payload);
-		o->in_at = o->in.len - rest.len;
+	if (!fill_frame(o))
+		return false;
+	if (is_data(o, &o->data_left)) {
+		buf_clear(&o->in);
+		return true;
 	}
-	buf_consume(&o->in, o->in_at);
-	o->in_at = 0;
-	return true;
+	struct str rest = buf_str(&o->in);
+	int r = agent_frame_next(&rest, AGENT_GUEST, &f);
+	if (r < 0)
+		over(o, NULL);
+	else if (r == 1)
+		take_frame(o, &f);
+	return o->stream != NULL;
 }
 
 static bool wants_more(const struct fileop *o)
 {
-	return o->from >= 0 && o->stream && o->in.len < READ_MAX && stream_may_send(o->stream, 1);
+	/* INFO's length is not known before it is here: as much credit as the greatest takes. */
+	return o->from >= 0 && o->stream && stream_may_send(o->stream, o->data_left ? 1 : INFO_MAX);
 }
 
 static void read_child(struct fileop *o)
 {
-	void *to = buf_reserve(&o->in, READ_MAX);
-	ssize_t n = to ? read(o->from, to, READ_MAX) : -1;
-
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0) {
-		close(take_fd(o->from));
-		return;
-	}
-	buf_commit(&o->in, (size_t)n);
+	for (int i = 0; i < TURN_MAX && wants_more(o); i++)
+		if (!(o->data_left ? read_data(o) : read_frame(o)))
+			return;
 }
 
 /* --- life --- */
@@ -253,7 +316,7 @@ bool fileop_open(struct fileop_set *s, const struct agent_frame *f)
 			     .gate = -1,
 			     .polled = {-1, -1},
 			     .takes_input = x.op == FILE_WRITE || x.op == FILE_UNPACK,
-			     .in.max = 2 * READ_MAX + AGENT_DATA_MAX,
+			     .in.max = INFO_MAX,
 			     .input.max = AGENT_WINDOW};
 	int r = start(o, &x, f->stream);
 	if (r) {
@@ -315,10 +378,6 @@ void fileop_settle(struct fileop_set *s)
 {
 	for (struct fileop **p = &s->head; *p;) {
 		struct fileop *o = *p;
-		/* All that it said is passed on, and its last word was not among it. */
-		if (o->stream && pass_on(o) && o->from < 0 && stream_may_send(o->stream, 0) &&
-		    o->in.len < AGENT_HEADER_SIZE)
-			over(o, NULL);
 		if (o->stream || o->pid) {
 			p = &o->next;
 			continue;

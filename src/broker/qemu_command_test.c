@@ -98,7 +98,7 @@ static void tcg_with_a_disk(void **state)
 				    .overlay_fd = 33, .tap_fd = 34};
 
 	check(&a, "Westmere-v1,+rdrand",
-	      FRONT("tcg,tb-size=64", "Westmere-v1,+rdrand") DEVICES " tsc_early_khz=2596148 root=/dev/vda rw\n" CHANNELS NETWORK
+	      FRONT("tcg,tb-size=64", "Westmere-v1,+rdrand") DEVICES " mitigations=off tsc_early_khz=2596148 root=/dev/vda rw\n" CHANNELS NETWORK
 	      "-add-fd\n"
 	      "fd=10,set=2\n"
 	      "-blockdev\n"
@@ -130,7 +130,7 @@ static void a_disk_without_a_base_has_no_backing_node(void **state)
 	const struct qemu_args a = {.vm = 42, .vcpus = 2, .memory_mib = 2048, .image = &image, .overlay_fd = 33, .tap_fd = -1};
 
 	check(&a, "Westmere-v1,+rdrand",
-	      FRONT("tcg,tb-size=64", "Westmere-v1,+rdrand") DEVICES "\n" CHANNELS
+	      FRONT("tcg,tb-size=64", "Westmere-v1,+rdrand") DEVICES " mitigations=off\n" CHANNELS
 	      "-add-fd\n"
 	      "fd=9,set=1\n"
 	      "-blockdev\n"
@@ -162,12 +162,12 @@ static void a_disk_is_held_to_its_limits(void **state)
 
 	a.disk_limits = (struct disk_limits){.iops = 500, .mib_per_s = 4096, .mib_per_s_burst = 8192, .burst_s = 10};
 	check(&a, "Westmere-v1,+rdrand",
-	      FRONT("tcg,tb-size=64", "Westmere-v1,+rdrand") DEVICES "\n" CHANNELS
+	      FRONT("tcg,tb-size=64", "Westmere-v1,+rdrand") DEVICES " mitigations=off\n" CHANNELS
 	      LIMITED("\"iops-total\":500,\"bps-total\":4294967296,\"bps-total-max\":8589934592,\"bps-total-max-length\":10"));
 	/* a burst that is none */
 	a.disk_limits = (struct disk_limits){.mib_per_s = 1, .mib_per_s_burst = 1, .iops_burst = 7, .burst_s = 10};
 	check(&a, "Westmere-v1,+rdrand",
-	      FRONT("tcg,tb-size=64", "Westmere-v1,+rdrand") DEVICES "\n" CHANNELS LIMITED("\"bps-total\":1048576"));
+	      FRONT("tcg,tb-size=64", "Westmere-v1,+rdrand") DEVICES " mitigations=off\n" CHANNELS LIMITED("\"bps-total\":1048576"));
 }
 
 static void the_cpu_model_is_a_named_one(void **state)

@@ -38,7 +38,7 @@
 #define AGENT_PAYLOAD_MAX STREAM_DATAGRAM_MAX
 #define AGENT_FRAME_MAX (AGENT_HEADER_SIZE + AGENT_PAYLOAD_MAX)
 #define AGENT_FLUSH_SIZE (AGENT_FRAME_MAX + AGENT_HEADER_SIZE)
-#define AGENT_WINDOW ((uint32_t)256 << 10)
+#define AGENT_WINDOW ((uint32_t)512 << 10)
 #define AGENT_STREAMS_MAX 256 /* open at a time in a connection */
 
 enum agent_side { AGENT_HOST = 1, AGENT_GUEST = 2, AGENT_EITHER = 3 };

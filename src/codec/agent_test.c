@@ -154,8 +154,8 @@ static void test_credit_bounds(void **state)
 	uint32_t v;
 
 	assert_int_equal(agent_credit_decode(STR("\0\0\0\0"), &v), -EBADMSG);
-	assert_int_equal(agent_credit_decode(STR("\x01\0\x04\0"), &v), -EBADMSG);
-	assert_int_equal(agent_credit_decode(STR("\0\0\x04\0"), &v), 0);
+	assert_int_equal(agent_credit_decode(STR("\x01\0\x08\0"), &v), -EBADMSG);
+	assert_int_equal(agent_credit_decode(STR("\0\0\x08\0"), &v), 0);
 	assert_int_equal(v, AGENT_WINDOW);
 }
 
