@@ -1,6 +1,7 @@
 """The record, read: every filter and order of egress, its sum by host, everything else on record, and explain, whose answer
 is what a request then meets"""
 
+import datetime
 import http.client
 import ssl
 import urllib.parse
@@ -35,7 +36,7 @@ def explain(iron, vm, host, **more):
 
 def pages(iron, path, **query):
     """All items of a list, page by page, and the last page's cursor."""
-    items, cursor = [], None
+    items, cursor = [], query.pop("cursor", None)
     while True:
         q = {**query, **({"cursor": cursor} if cursor else {})}
         page = iron.api("GET", path + "?" + urllib.parse.urlencode(q)).json
@@ -141,6 +142,84 @@ def test_summary_counts_each_host(iron, vm):
     assert iron.call("GET", "/audit/egress/summary?until=2020-01-01T00:00:00%2B02:00") == []
 
 
+def test_dropped_packets_are_counted_by_destination_and_second(iron, vm):
+    iron.sh(vm, "ping -c 3 -i 0.1 -W 1 9.9.9.9; ping -c 2 -i 0.1 -W 1 9.9.9.10; true")
+
+    def seen():
+        found = iron.call("GET", f"/audit/egress?protocol=icmp&vm_id={vm['id']}&limit=500")
+        by_host = {h: [e for e in found if e["host"] == h] for h in ("9.9.9.9", "9.9.9.10")}
+        packets = {h: sum(int(e["reason"].split()[0]) for e in es) for h, es in by_host.items()}
+        return found if packets == {"9.9.9.9": 3, "9.9.9.10": 2} else None
+
+    for e in wait_for("five packets", seen):
+        assert not e["allowed"] and e["verdict"] == "denied" and e["bytes_sent"] == 0 and "dropped" in e["reason"]
+
+
+def test_every_filter_finds_exactly_what_it_says(iron, vm):
+    iron.call("PUT", f"/vms/{vm['id']}/egress/policy", {"mode": "warn"})
+    fetch(iron, vm, "http://warned.example.net/x")
+    iron.call("DELETE", f"/vms/{vm['id']}/egress/policy", status=204)
+    wait_for("a warning", lambda: iron.call("GET", "/audit/egress?verdict=warn"))
+    everything, end = pages(iron, "/audit/egress", order="asc", limit=500)
+    assert end and len(everything) > 20
+    times = sorted(e["timestamp"] for e in everything)
+    early, late = times[len(times) // 4], times[3 * len(times) // 4]
+    cidr = next(e["cidr"] for e in everything if e["cidr"])
+    filters = [
+        ({}, lambda e: True),
+        ({"vm_id": vm["id"]}, lambda e: e["vm_id"] == vm["id"]), ({"vm_id": "vm_0000000000001"}, lambda e: False),
+        ({"verdict": "allowed"}, lambda e: e["verdict"] == "allowed"), ({"verdict": "warn"}, lambda e: e["verdict"] == "warn"),
+        ({"verdict": "denied"}, lambda e: e["verdict"] in ("denied", "warn")), ({"verdict": "blocked"}, lambda e: not e["allowed"]),
+        ({"allowed": "true"}, lambda e: e["allowed"]), ({"allowed": "false"}, lambda e: not e["allowed"]),
+        ({"mode": "warn"}, lambda e: e["mode"] == "warn"), ({"mode": "enforce"}, lambda e: e["mode"] == "enforce"),
+        ({"host": "sub.api.example.com"}, lambda e: e["host"] == "sub.api.example.com"),
+        ({"host": "SUB.api.example.com."}, lambda e: e["host"] == "sub.api.example.com"),
+        ({"host": "8.8.8.8"}, lambda e: e["host"] == "8.8.8.8"), ({"cidr": cidr}, lambda e: e["cidr"] == cidr),
+        ({"protocol": "tls"}, lambda e: e["protocol"] == "tls"), ({"protocol": "icmp"}, lambda e: e["protocol"] == "icmp"),
+        ({"protocol": "http", "verdict": "denied", "mode": "warn"},
+         lambda e: e["protocol"] == "http" and e["verdict"] != "allowed" and e["mode"] == "warn"),
+        ({"since": early}, lambda e: e["timestamp"] >= early), ({"until": late}, lambda e: e["timestamp"] <= late),
+        ({"since": early, "until": late}, lambda e: early <= e["timestamp"] <= late),
+        ({"since": "2099-01-01T00:00:00Z"}, lambda e: False),
+    ]
+    for query, keep in filters:
+        expected = [e["id"] for e in everything if keep(e)]
+        for limit in (4, 500):
+            up, cursor = pages(iron, "/audit/egress", **query, order="asc", limit=limit)
+            assert [e["id"] for e in up][:len(expected)] == expected and cursor, (query, limit)
+            down, cursor = pages(iron, "/audit/egress", **query, order="desc", limit=limit)
+            assert [e["id"] for e in down][-len(expected):] == expected[::-1][-len(down):] and cursor is None, (query, limit)
+    # the same instants, said with another offset
+    shifted = (datetime.datetime.fromisoformat(late.replace("Z", "+00:00")).astimezone(datetime.timezone(datetime.timedelta(hours=-7, minutes=-30))))
+    assert pages(iron, "/audit/egress", until=shifted.isoformat(), order="asc")[0] == pages(iron, "/audit/egress", until=late, order="asc")[0]
+    assert not [e for e in everything if e["protocol"] == "dns"]
+    dns = pages(iron, "/audit/egress", protocol="dns", vm_id=vm["id"], limit=500)[0]
+    assert dns and {e["protocol"] for e in dns} == {"dns"} and "sub.api.example.com" in {e["host"] for e in dns}
+
+
+def test_orders_and_cursors(iron, vm):
+    first = iron.api("GET", "/audit/egress?limit=2").json
+    assert first["data"][0]["timestamp"] >= first["data"][1]["timestamp"] and first["has_more"] and first["cursor"]
+    since = urllib.parse.quote(first["data"][1]["timestamp"])
+    assert iron.call("GET", f"/audit/egress?since={since}")[0]["id"] == first["data"][1]["id"], "asc with since"
+    assert iron.call("GET", f"/audit/egress?since={since}&order=desc")[0]["id"] == first["data"][0]["id"]
+    for path in ("/audit/egress", "/audit/events"):
+        empty = iron.api("GET", path + "?order=asc&since=2099-01-01T00:00:00Z").json
+        assert empty["data"] == [] and not empty["has_more"] and empty["cursor"]
+        again = iron.api("GET", path + "?order=asc&since=2099-01-01T00:00:00Z&cursor=" + empty["cursor"]).json
+        assert again["data"] == [] and again["cursor"] == empty["cursor"] or path == "/audit/events"
+        for cursor in ("x", empty["cursor"][:-1], "0" * 40):
+            assert iron.api("GET", f"{path}?order=asc&cursor={cursor}").status == 422
+        assert iron.api("GET", f"{path}?order=desc&cursor={empty['cursor']}").status == 422, "a cursor of the other order"
+        assert iron.api("GET", f"{path}?limit=501").status == 422 and iron.api("GET", f"{path}?since=yesterday").status == 422
+    # what comes after a cursor is what was appended since, each once
+    _, cursor = pages(iron, "/audit/egress", order="asc", host="after.example.org")
+    fetch(iron, vm, "http://after.example.org/")
+    fetch(iron, vm, "http://not.example.org/")
+    got = wait_for("it", lambda: pages(iron, "/audit/egress", order="asc", host="after.example.org", cursor=cursor)[0])
+    assert [e["host"] for e in got] == ["after.example.org"]
+
+
 def test_events_say_who_what_where_from_when_and_how_it_ended(iron, vm):
     key = iron.call("POST", "/keys", {"name": "ci", "scopes": ["vm:run", "vm:read", "audit:read"]}, status=201)
     agent = {"User-Agent": "irons/1.2.3 (test)"}
@@ -149,13 +228,14 @@ def test_events_say_who_what_where_from_when_and_how_it_ended(iron, vm):
     def of(kind, **query):
         return iron.call("GET", "/audit/events?" + urllib.parse.urlencode({"kind": kind, **query}))
 
-    execs = wait_for("the exec", lambda: of("exec", key_id=key["id"]))
+    execs = wait_for("the exec", lambda: (lambda x: x if {e["action"] for e in x} >= {"close"} else None)(of("exec", key_id=key["id"])))
+    assert len(execs) == 2 and [e["client"] for e in execs] == [agent["User-Agent"]] * 2
     e = execs[0]
     assert e["id"].startswith("op_") and e["vm_id"] == vm["id"] and e["key_id"] == key["id"] and e["key_name"] == "ci"
     assert e["address"] == "127.0.0.1" and e["client"] == agent["User-Agent"] and e["outcome"] and e["timestamp"]
     assert e["action"] and isinstance(e["detail"], dict) and "client" not in e["detail"]
     assert of("exec", key_id=key["id"], vm_id=vm["id"]) == execs and of("key", key_id=key["id"]) == []
-    assert {"key", "rule", "vm", "daemon", "exec", "api"} <= {x["kind"] for x in pages(iron, "/audit/events", limit=500)[0]}
+    assert {"key", "rule", "vm", "daemon", "exec", "api", "image", "policy"} <= {x["kind"] for x in pages(iron, "/audit/events", limit=500)[0]}
     # what belongs to no workspace is not for a key without admin; the rest is
     mine = iron.call("GET", "/audit/events?limit=500", key=key["key"])
     assert mine and not [x for x in mine if x["kind"] == "daemon"]

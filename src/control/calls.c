@@ -10,11 +10,11 @@
 
 #define STREAMS_MAX 1024
 #define TELL_S 5
-#define BURST 100
-#define PER_S 10
+#define BURST 60 /* then one every two seconds: a client that polls is told of all the same */
+#define PER_S 0.5
 #define BURST_KEYLESS 40
-#define PER_S_KEYLESS 2
-#define IDLE_MS 60000 /* then a bucket is full again, and forgotten */
+#define PER_S_KEYLESS 2.0
+#define IDLE_MS 120000 /* then a bucket is full again, and forgotten */
 
 /* Calls of one kind. Texts are those of the last one that was only counted. */
 struct stream {

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "control/control_internal.h"
+#include "control/daemons.h"
 #include "control/kept.h"
 #include "control/ops.h"
 #include "control/request.h"
@@ -18,6 +19,7 @@ static void on_image(struct control *c, const struct msg_image *m)
 {
 	_cleanup_(store_tx_finish) struct store_tx tx = {0};
 
+	images_note(c->journal, c->store, m);
 	int r = store_begin(c->store, STORE_NORMAL, &tx);
 	if (r == 0)
 		r = store_image_put(c->store, m);
@@ -162,6 +164,7 @@ static void on_peer(enum role role, uint64_t id, struct ipc_peer *peer, void *us
 {
 	struct control *c = user;
 
+	daemons_note(c->journal, "connected", role, id);
 	switch (role) {
 	case ROLE_API:
 		drop_api(c);
@@ -189,6 +192,7 @@ static void on_gone(enum role role, uint64_t id, void *user)
 {
 	struct control *c = user;
 
+	daemons_note(c->journal, "gone", role, id);
 	if (role == ROLE_API)
 		drop_api(c);
 	else if (role == ROLE_AUDIT)
@@ -214,6 +218,7 @@ static void on_resumed(void *user)
 	struct control *c = user;
 
 	c->ready = true;
+	daemons_note(c->journal, "started", ROLE_CONTROL, 0);
 	log_info("ready", NULL);
 }
 

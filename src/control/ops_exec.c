@@ -143,6 +143,8 @@ void op_vm_closed(struct control *c, const struct msg_vm_closed *m)
 		detail_add_id(&d, "exec_id", "exec_", m->exec);
 	if (m->path.len)
 		detail_add(&d, "path", m->path);
+	if (m->client.len)
+		detail_add(&d, "client", m->client);
 	detail_add_u64(&d, "bytes_sent", m->sent);
 	detail_add_u64(&d, "bytes_received", m->received);
 	struct record_event e = {

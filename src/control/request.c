@@ -214,10 +214,13 @@ bool request_on_record_soon(struct request *r, const char *kind, const char *act
 
 void request_note_outcome(struct request *r, const char *kind, const char *action, uint64_t vm, const char *outcome)
 {
+	_cleanup_(detail_finish) struct detail d = {0};
 	struct record_event e = event_of(r, kind, action, vm);
 
+	if (r->who.client.len)
+		detail_add(&d, "client", r->who.client);
 	e.outcome = str_of(outcome);
-	e.detail = STR("{}");
+	e.detail = detail_end(&d);
 	journal_note(r->control->journal, &e);
 }
 

@@ -9,6 +9,7 @@
 
 #define TURN_RECORDS 500 /* about 10 ms: what comes meanwhile waits no longer for the index than that */
 #define SEGMENT_TIMEOUT_MS 10000
+#define STARVED_MS 1000 /* where requests leave it no turn at all, it takes one as often as that */
 #define TRIM_EVENTS 500
 #define TRIM_INTERVAL_S 60
 #define DAY_MS 86400000
@@ -18,6 +19,7 @@ struct tail {
 	struct links *links;
 	struct audit_index *index;
 	struct event *turn, *trim;
+	struct event *starved; /* of a request's priority */
 	struct store_tx tx;
 	unsigned keep_days;
 	bool fresh;	 /* nothing is indexed, and how much there is to index is not known yet */
@@ -36,7 +38,9 @@ struct want {
 static void again(struct tail *t, unsigned ms)
 {
 	struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (long)(ms % 1000) * 1000};
+	struct timeval late = {.tv_sec = (ms + STARVED_MS) / 1000, .tv_usec = (long)((ms + STARVED_MS) % 1000) * 1000};
 	evtimer_add(t->turn, &tv);
+	evtimer_add(t->starved, &late);
 }
 
 /* --- an index that is begun anew --- */
@@ -121,6 +125,8 @@ static int step(struct tail *t)
 static void on_turn(evutil_socket_t fd, short what, void *arg)
 {
 	struct tail *t = arg;
+	evtimer_del(t->turn);
+	evtimer_del(t->starved);
 	int r = t->broken ? -EUCLEAN : step(t);
 
 	if (r == -EUCLEAN || r == -ESTALE) {
@@ -293,6 +299,9 @@ struct tail *tail_create(struct event_base *base, struct store *store, struct li
 	t->index = audit_index_create(&sink, t);
 	t->turn = idle_timer(base, on_turn, t);
 	t->trim = idle_timer(base, on_trim, t);
+	t->starved = evtimer_new(base, on_turn, t);
+	if (!t->starved)
+		abort();
 	if (keep_days)
 		evtimer_add(t->trim, &soon);
 	return t;
@@ -304,6 +313,7 @@ void tail_destroy(struct tail *t)
 		return;
 	event_free(t->turn);
 	event_free(t->trim);
+	event_free(t->starved);
 	audit_index_destroy(t->index);
 	store_tx_finish(&t->tx);
 	free(t);

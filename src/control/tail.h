@@ -1,9 +1,10 @@
 #pragma once
 /* The audit index: follows the journal into the store. Segments are read through descriptors that irond opens. All of it
- * is done at the loop's lowest priority, a bounded number of records a turn: never ahead of a request.
+ * is done at the loop's lowest priority, a bounded number of records a turn: never ahead of a request, but for one turn a
+ * second where requests would leave it none.
  *
  * An index that is begun anew (it was missing, damaged, of another schema or of another journal; or tail_reindex) is not
- * whole until it has reached what the journal held then: tail_is_whole. */
+ * whole until it has reached what the journal held then: tail_status.whole. */
 #include <event2/event.h>
 
 #include "codec/msg_egress.h"
