@@ -239,6 +239,12 @@ int client_call(struct client *c, const char *method, const char *path, json_t *
 	return 0;
 }
 
+void client_forget_error(struct client *c)
+{
+	c->code[0] = '\0';
+	c->status = 0;
+}
+
 /* -EREMOTEIO with the API's reason for a status of 400 or more. */
 int client_refusal(struct client *c, const struct reply *reply, struct error *reterr)
 {
@@ -260,8 +266,7 @@ int client_ask(struct client *c, const char *method, const char *path, json_t *b
 {
 	_cleanup_(reply_finish) struct reply reply = {0};
 
-	c->code[0] = '\0';
-	c->status = 0;
+	client_forget_error(c);
 	int r = client_call(c, method, path, body, &reply, reterr);
 	if (r)
 		return r;

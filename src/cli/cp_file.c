@@ -49,6 +49,10 @@ int copy_file_in(struct copy *k, const char *src, const char *dst)
 	struct transfer t = {.method = "PUT", .path = url, .read = on_read, .size = known ? st.st_size : -1, .user = &u};
 	k->total = known ? (uint64_t)st.st_size : 0;
 	int e = client_transfer(k->c->client, &t, &r, &k->c->error);
+	if (e && !k->parents && strcmp(client_error_code(k->c->client), "file_not_found") == 0) {
+		k->c->error = (struct error){0};
+		error_set(&k->c->error, -ENOENT, "there is no directory for %s; --parents makes it", dst);
+	}
 	if (e)
 		return copy_failed(k, e);
 	k->files = 1;

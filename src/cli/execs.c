@@ -141,7 +141,9 @@ int run_attach(struct context *c)
 	if (!path || client_ask(c->client, "GET", path, NULL, &r, &c->error))
 		return EXIT_EXEC_FAILED;
 	const json_t *exec = json_object_get(r.body, "data");
-	struct session s = {.attached = true, .input = !args_has(&c->args, "no-stdin")};
+	/* what has ended takes no input; its output is still worth a look */
+	bool runs = strcmp(get_string(exec, "status"), "running") == 0;
+	struct session s = {.attached = true, .input = runs && !args_has(&c->args, "no-stdin")};
 	s.tty = s.input && json_is_true(json_object_get(exec, "tty")) && isatty(STDIN_FILENO);
 	json_t *first = json_pack("{s:b}", "input", s.input);
 	int code = session_run(c, path, first, &s);

@@ -95,6 +95,7 @@ int client_transfer(struct client *c, struct transfer *t, struct reply *ret, str
 	struct state s = {.t = t, .h = curl_easy_init(), .answer = BUF_MAX(ERROR_MAX)};
 	char detail[CURL_ERROR_SIZE] = "";
 
+	client_forget_error(c);
 	t->total = 0;
 	t->mode = 0;
 	struct curl_slist *headers = prepare(c, &s, url);

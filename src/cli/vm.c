@@ -199,7 +199,8 @@ static int run_set(struct context *c)
 static void print_use(const json_t *s, const char *used, const char *limit, const char *name)
 {
 	_cleanup_free_ char *a = out_bytes(json_object_get(s, used)), *b = out_bytes(json_object_get(s, limit));
-	_cleanup_free_ char *text = xasprintf("%s of %s", a, b);
+	bool limited = get_integer(s, limit) > 0;
+	_cleanup_free_ char *text = xasprintf("%s%s%s", a, limited ? " of " : "", limited ? b : "");
 	out_field(name, text);
 }
 
