@@ -115,14 +115,19 @@ def scribble(path):
         f.write(b"not a database, " * 4096)
 
 
+def works(iron, vm):
+    try:
+        return iron.api("POST", f"/vms/{vm['id']}/exec", {"argv": ["true"], "user": "root"}).status == 200
+    except OSError:
+        return False
+
+
 def restart_irond(iron, vm, how):
     iron.stop_irond(how)
     iron.start_irond()
     shown = wait_for("the VM's state", lambda: (lambda v: v if v["status"] != "pending" else None)(iron.call("GET", f"/vms/{vm['id']}")))
-    if shown["status"] != "running":
-        iron.call("POST", f"/vms/{vm['id']}/start")
-    iron.wait_ready(vm["id"])
-    start_traffic(iron, vm)
+    assert shown["status"] == "running" and shown["generation"] == vm["generation"], "it lived on, and its traffic with it"
+    wait_for("exec", lambda: works(iron, vm))
 
 
 def reindex(iron):
@@ -180,7 +185,7 @@ def test_an_index_of_another_journal_is_not_believed(iron, vm):
     """The database was kept and the journal was not, as after a restore: what the index holds is gone from the lists."""
     known = {e["id"] for e in iron.call("GET", "/audit/egress?limit=500")}
     assert known
-    iron.stop_irond()
+    iron.end()
     audit = iron.dir / "state/audit"
     aside = iron.dir / "aside"
     aside.mkdir()
@@ -188,7 +193,7 @@ def test_an_index_of_another_journal_is_not_believed(iron, vm):
         path.rename(aside / path.name)
     iron.start_irond()
     wait_for("an index of what is there", lambda: (lambda a: a.status == 200 and not a.json["data"])(iron.api("GET", "/audit/egress")), 30)
-    iron.stop_irond()
+    iron.end()
     for path in audit.glob("*.seg"):
         path.unlink()
     for path in aside.glob("*.seg"):
