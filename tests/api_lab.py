@@ -83,9 +83,12 @@ class Control:
 
 
 class Api:
-    def __init__(self, tls=True, max_connections=256, max_body_bytes=1 << 20, idle_timeout_ms=75000, control=True, wrapper=()):
+    def __init__(self, tls=True, max_connections=256, max_body_bytes=1 << 20, idle_timeout_ms=75000, control=True, wrapper=(), requests_per_key=0,
+                 requests_per_address=0, failures_per_address=0):
         self.tls, self.wrapper = tls, wrapper
-        self.config = dict(max_connections=max_connections, max_body_bytes=max_body_bytes, idle_timeout_ms=idle_timeout_ms)
+        self.config = dict(max_connections=max_connections, max_body_bytes=max_body_bytes, idle_timeout_ms=idle_timeout_ms,
+                           requests_per_key=requests_per_key, requests_per_address=requests_per_address,
+                           failures_per_address=failures_per_address)
         self.with_control = control
         self.control = None
 

@@ -3,6 +3,7 @@
 #include <openssl/ssl.h>
 
 #include "api/api.h"
+#include "api/limits.h"
 #include "api/rendezvous.h"
 #include "base/map.h"
 
@@ -38,6 +39,8 @@ struct api {
 	struct conn *conns;
 	struct conn *idle_first, *idle_last;
 	unsigned nconns, nrefused;
+	struct limits *limits;
+	uint64_t limited_told_ms; /* when a refusal of theirs was put on record last */
 	struct buf description; /* openapi.json, once somebody asked for it */
 	struct map per_address; /* count, as a pointer */
 };

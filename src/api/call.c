@@ -63,6 +63,11 @@ void call_identify(const struct call *c, struct msg_req *ret)
 /* Probes come every few seconds and say nothing about anyone. */
 static bool is_worth_recording(const struct call *c, unsigned status)
 {
+	/* a flood that is refused is not let into the journal either: once a second */
+	if (c->limited && mono_ms() - c->api->limited_told_ms < 1000)
+		return false;
+	if (c->limited)
+		c->api->limited_told_ms = mono_ms();
 	return !(status < 300 && (c->op == OP_HEALTHZ || c->op == OP_READYZ));
 }
 
@@ -306,16 +311,59 @@ static void take_parameters(struct call *c, const struct http1_request *req, con
 		c->websocket_key = arena_str(&c->arena, http1_header_value(&req->head, STR("sec-websocket-key")));
 }
 
+static void refuse_limited(struct call *c, unsigned wait_s, const char *what)
+{
+	if (!wait_s)
+		return;
+	c->limited = true;
+	c->fail_status = 0; /* comes before whatever else is wrong */
+	call_add_header(c, "Retry-After: %u\r\n", wait_s);
+	note_failure(c, CODE_RATE_LIMITED, "too many calls %s: slow down, and try again in %u s", what, wait_s);
+}
+
+static void check_key_limit(struct call *c)
+{
+	struct str address = str_of(conn_address_key(c->conn));
+	unsigned wait_s;
+
+	if (c->shape->open)
+		return;
+	wait_s = limits_take_key(c->api->limits, c->has_key ? c->key_hash : NULL, address, mono_ms());
+	refuse_limited(c, wait_s, "with this key, or with keys that are none");
+	if (!c->has_key)
+		limits_note_failure(c->api->limits, address, mono_ms());
+}
+
+/* What iron-control said of the key. */
+static void note_key(struct call *c, const struct msg_done *done)
+{
+	if (!c->has_key)
+		return;
+	if (done->status != 401) {
+		limits_note_good(c->api->limits, c->key_hash, mono_ms());
+		return;
+	}
+	limits_note_bad(c->api->limits, c->key_hash);
+	if (c->conn)
+		limits_note_failure(c->api->limits, str_of(conn_address_key(c->conn)), mono_ms());
+}
+
 struct call *call_create(struct api *api, struct conn *conn, const struct http1_request *req)
 {
 	struct call *c = call_new(api, conn);
 	struct route route = {0};
 
 	take_client(c, req);
+	refuse_limited(c, limits_take_address(api->limits, str_of(conn_address_key(conn)), mono_ms()), "from your address");
+	if (c->fail_status)
+		return c;
 	find_route(c, req, &route);
 	if (c->fail_status)
 		return c;
 	take_key(c, req);
+	check_key_limit(c);
+	if (c->limited)
+		return c;
 	check_headers(c, req);
 	take_parameters(c, req, &route);
 	return c;
@@ -394,6 +442,8 @@ static bool on_asked(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
 		answer_kept(c);
 		return true;
 	}
+	if (done)
+		note_key(c, done);
 	if (done && done->replayed)
 		call_add_header(c, "Idempotent-Replayed: true\r\n");
 	c->owes_answer = done && done->status == 200 && done->value && c->idempotency_key.len;
@@ -564,7 +614,7 @@ void call_start(struct call *c, struct buf *body)
 	idempotency_seal(c, buf_str(body));
 	if (!c->fail_status)
 		take_body(c, buf_str(body));
-	if (c->has_key && (c->fail_status || c->upgrades))
+	if (c->has_key && !c->limited && (c->fail_status || c->upgrades))
 		check_key(c);
 	else if (c->fail_status)
 		call_fail(c, c->fail_code, "%s", c->fail_message);

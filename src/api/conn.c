@@ -99,7 +99,8 @@ static void arm_by_pace(struct conn *c, uint64_t allowance_ms)
 {
 	uint64_t end_ms = c->phase_since_ms + allowance_ms + c->phase_bytes * 1000 / SLOWEST_BYTES_S, now = mono_ms();
 
-	conn_arm(c, end_ms > now ? end_ms - now : 1);
+	/* what stands still for the allowance is over, however fast it was before */
+	conn_arm(c, end_ms > now ? MIN(end_ms - now, allowance_ms) : 1);
 }
 
 void conn_enter(struct conn *c, enum phase phase)
@@ -565,6 +566,11 @@ void conn_create(struct api *api, int fd, const char *peer, const char *address_
 const char *conn_peer(const struct conn *c)
 {
 	return c->peer;
+}
+
+const char *conn_address_key(const struct conn *c)
+{
+	return c->address_key;
 }
 
 bool conn_is_tls(const struct conn *c)

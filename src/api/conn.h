@@ -29,6 +29,8 @@ bool conn_evict(struct api *api);
 void listener_conn_closed(struct api *api, const char *address_key, bool refused);
 
 const char *conn_peer(const struct conn *c);
+/* What its connections and calls are counted by: the address, or its /64. */
+const char *conn_address_key(const struct conn *c);
 bool conn_is_tls(const struct conn *c);
 
 /* The answer: status line, headers and the body (its bytes are taken over; empty afterwards). headers: further lines, each

@@ -174,6 +174,9 @@ static struct msg_api_config api_record(const struct conf *c)
 		.max_connections = c->limits.max_connections,
 		.max_body_bytes = c->limits.max_body_kib << 10,
 		.idle_timeout_ms = c->limits.idle_timeout_s * 1000,
+		.requests_per_key = c->limits.requests_per_key,
+		.requests_per_address = c->limits.requests_per_address,
+		.failures_per_address = c->limits.failures_per_address,
 	};
 }
 

@@ -47,7 +47,10 @@ WIRE_DECLARE(msg_vm_end_get, MSG_VM_END_GET_FIELDS);
 	F(T, str, public_host, 253)                                                                                    \
 	F(T, u32, max_connections, 0)                                                                                  \
 	F(T, u32, max_body_bytes, 0)                                                                                   \
-	F(T, u32, idle_timeout_ms, 0)
+	F(T, u32, idle_timeout_ms, 0)                                                                                  \
+	F(T, u32, requests_per_key, 0)     /* a second; 0: no limit */                                                 \
+	F(T, u32, requests_per_address, 0) /* the same */                                                              \
+	F(T, u32, failures_per_address, 0) /* the same */
 WIRE_DECLARE(msg_api_config, MSG_API_CONFIG_FIELDS);
 
 /* extra_ca: PEM of egress.extra_ca_files, for msg_contract.trust. shapes: list of rec_shape. synthetic_base/_prefix: IPv4, host order. private_allow: list of rec_private. */

@@ -44,6 +44,7 @@ struct conf_limits {
 	uint32_t memory_budget_mib; /* 0: what the host has, less 1 GiB */
 	uint32_t boot_timeout_s, stop_timeout_s;
 	uint32_t max_connections, max_body_kib, idle_timeout_s; /* of the API */
+	uint32_t requests_per_key, requests_per_address, failures_per_address;
 	uint32_t disk_iops, disk_iops_burst, disk_mib_per_s, disk_mib_per_s_burst, disk_burst_s; /* of one VM's disk; 0: none */
 };
 

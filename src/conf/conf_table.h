@@ -68,6 +68,12 @@
 	K(u32, limits, max_connections, "1024", 16, 65536, "a number from 16 to 65536", "Open connections to the API.")\
 	K(u32, limits, max_body_kib, "1024", 64, 65536, "KiB, 64 to 65536", "Largest JSON body.")                      \
 	K(u32, limits, idle_timeout_s, "75", 1, 3600, "seconds, 1 to 3600", "A silent API connection is closed.")\
+	K(u32, limits, requests_per_key, "1000", 0, 1000000, "a second, 0 to 1000000; 0: unbounded",                   \
+	  "API calls with one key, and ten times as many at once. Past it: 429.")                                      \
+	K(u32, limits, requests_per_address, "2000", 0, 1000000, "a second, 0 to 1000000; 0: unbounded",               \
+	  "API calls from one address (an IPv6 network of /64), and ten times as many at once.")                       \
+	K(u32, limits, failures_per_address, "10", 0, 1000000, "a second, 0 to 1000000; 0: unbounded",                 \
+	  "API calls from one address without a good key, and ten times as many at once.")                             \
 	K(u32, limits, disk_mib_per_s, "256", 0, 65536, "MiB a second, 0 to 65536; 0: unbounded",                      \
 	  "What one VM's disk may read and write, as a rule. It counts from the VM's next start, as the four below.")  \
 	K(u32, limits, disk_mib_per_s_burst, "1024", 0, 65536, "MiB a second, 0 to 65536",                             \
