@@ -2,12 +2,13 @@
 
 The real agent runs on this host, its contract in namespaces of its own; its peers may mean ill."""
 
-import hashlib
+import io
 import os
 import pathlib
 import stat
+import subprocess
+import tarfile
 import tempfile
-import threading
 import time
 
 import pytest
@@ -15,8 +16,8 @@ import pytest
 import guest_lab as lab
 import wire
 from guest_lab import (ATTACH, CONSOLE, DIRECTORY, EXEC_REMOVE, EXEC_ROW, EXEC_SIGNAL, EXECS, F_LIST, F_MKDIR, F_MOVE,
-                       F_READ, F_REMOVE, F_STAT, F_WRITE, FILE, LINK, MODE_NONE, OTHER, READY, REGULAR, STARTED, STDIN,
-                       STDIN_EOF, STDOUT)
+                       F_PACK, F_READ, F_REMOVE, F_STAT, F_UNPACK, F_WRITE, FILE, LINK, MODE_NONE, OTHER, READY,
+                       REGULAR, STARTED, STDIN, STDIN_EOF, STDOUT)
 
 DONE = ("done",)
 
@@ -411,3 +412,98 @@ def test_the_console_in_any_state(pair):
     pair.wait_state(lab.OFF)
     assert pair.refuses()
     assert pair.ask(CONSOLE)[2] == out
+
+
+# --- archives ---
+
+def tar_of(*members):
+    """Of (name, type, content or target, mode)."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, kind, content, mode in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.mtime = kind, mode, 1600000000
+            if kind == tarfile.REGTYPE:
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+            else:
+                info.linkname = content
+                tar.addfile(info)
+    return out.getvalue()
+
+
+def test_pack_and_unpack(pair, directory):
+    tree = directory / "tree"
+    (tree / "sub" / "empty").mkdir(parents=True)
+    (tree / "sub" / ("n" * 200)).write_bytes(os.urandom(700001))
+    (tree / "script").write_bytes(b"#!/bin/sh\n")
+    (tree / "script").chmod(0o755)
+    (tree / "link").symlink_to("sub/empty")
+    os.mkfifo(tree / "fifo")
+    (tree / "sub").chmod(0o555)
+    end, (info,), archive, _ = pair.file(F_PACK, str(tree))
+    assert end == DONE and info["kind"] == DIRECTORY
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        assert sorted(m.name for m in tar) == ["link", "script", "sub", "sub/empty", "sub/" + "n" * 200]
+        assert tar.extractfile("sub/" + "n" * 200).read() == (tree / "sub" / ("n" * 200)).read_bytes()
+        assert tar.getmember("script").mode == 0o755 and tar.getmember("script").uname == "root"
+    copy = directory / "copy"
+    end, (info,), _, _ = pair.file(F_UNPACK, str(copy), archive, user="nobody")
+    assert end == DONE and info["kind"] == DIRECTORY and info["owner"] == b"nobody"
+    (tree / "fifo").unlink()
+    assert subprocess.run(["diff", "-r", "--no-dereference", tree, copy]).returncode == 0
+    assert stat.S_IMODE((copy / "sub").stat().st_mode) == 0o555 and (copy / "script").stat().st_uid == 65534
+    assert stat.S_IMODE((copy / "script").stat().st_mode) == 0o755
+    assert int((copy / "script").stat().st_mtime) == int((tree / "script").stat().st_mtime)
+    end, (info,), archive, _ = pair.file(F_PACK, str(tree / "script"))
+    assert end == DONE and info["kind"] == REGULAR
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        assert tar.getnames() == ["script"]
+    assert error(pair.file(F_PACK, str(tree / "none"))) == "no_such_file"
+    assert error(pair.file(F_PACK, "/dev/null")) == "unsafe"
+
+
+def test_unpack_over_what_is_there(pair, directory):
+    (directory / "f").write_bytes(b"old")
+    (directory / "l").symlink_to("/etc")
+    F, D, S, H = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+    archive = tar_of(("./", D, "", 0o700), ("f", F, b"new", 0o4644), ("a/b/c", F, b"deep", 0o600), ("l", F, b"f", 0o644),
+                     ("s", S, "a/b", 0o777), ("h", H, "a/b/c", 0o600), ("f", F, b"newer", 0o644))
+    assert pair.file(F_UNPACK, str(directory), archive, owner="bin")[0] == DONE
+    assert (directory / "f").read_bytes() == b"newer" and (directory / "f").stat().st_uid == 2
+    assert (directory / "l").read_bytes() == b"f" and not (directory / "l").is_symlink()
+    assert (directory / "s" / "c").read_bytes() == b"deep" and (directory / "h").stat().st_nlink == 2
+    assert pair.file(F_UNPACK, str(directory), tar_of(("f", F, b"x" * 300000, 0o4755)), chunk=700)[0] == DONE
+    assert stat.S_IMODE((directory / "f").stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("name, kind, content", [
+    ("../out", tarfile.REGTYPE, b"x"), ("/tmp/iron-out", tarfile.REGTYPE, b"x"), ("a/../../out", tarfile.REGTYPE, b"x"),
+    ("l", tarfile.SYMTYPE, "/etc"), ("l", tarfile.SYMTYPE, "../x"), ("l", tarfile.SYMTYPE, "a/.."),
+    ("h", tarfile.LNKTYPE, "/etc/passwd"), ("h", tarfile.LNKTYPE, "../outside"), ("h", tarfile.LNKTYPE, "planted/secret"),
+    ("h", tarfile.LNKTYPE, "planted"), ("planted/x", tarfile.REGTYPE, b"x"), ("planted/", tarfile.DIRTYPE, ""),
+    ("dev", tarfile.CHRTYPE, ""), ("dev", tarfile.BLKTYPE, ""), ("p", tarfile.FIFOTYPE, ""),
+])
+def test_an_archive_that_would_leave(pair, directory, name, kind, content):
+    root, outside = directory / "root", directory / "outside"
+    root.mkdir()
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"s")
+    (root / "planted").symlink_to(outside)
+    archive = tar_of(("first", tarfile.REGTYPE, b"1", 0o644), (name, kind, content, 0o644),
+                     ("after", tarfile.REGTYPE, b"2", 0o644))
+    assert error(pair.file(F_UNPACK, str(root), archive)) == "unsafe"
+    assert (root / "first").read_bytes() == b"1" and not (root / "after").exists()
+    assert os.listdir(outside) == ["secret"] and (outside / "secret").stat().st_nlink == 1
+    assert sorted(os.listdir(directory)) == ["outside", "root"] and not pathlib.Path("/tmp/iron-out").exists()
+
+
+def test_archives_that_are_none(pair, directory):
+    whole = tar_of(("f", tarfile.REGTYPE, b"x" * 5000, 0o644))
+    for bad in (b"", b"x" * 100000, whole[:3000], whole[:600], b"\x1f\x8b" + os.urandom(5000)):
+        assert error(pair.file(F_UNPACK, str(directory / "d"), bad)) == "bad_archive"
+    assert error(pair.file(F_UNPACK, str(directory / "none" / "d"), whole)) == "no_such_file"
+    assert pair.file(F_UNPACK, str(directory / "none" / "d"), whole, recursive=True)[0] == DONE
+    (directory / "file").write_bytes(b"")
+    assert error(pair.file(F_UNPACK, str(directory / "file"), whole)) == "not_a_directory"
+    assert error(pair.file(F_UNPACK, "/root/d", whole, user="nobody")) == "denied"

@@ -249,7 +249,7 @@ void filejob_run(const struct stream_file *x, uint32_t stream, const struct spaw
 	static void (*const ops[])(struct filejob *j) = {
 		[FILE_READ] = filejob_read,   [FILE_WRITE] = filejob_write, [FILE_REMOVE] = filejob_remove,
 		[FILE_STAT] = filejob_stat,   [FILE_LIST] = filejob_list,   [FILE_MKDIR] = filejob_mkdir,
-		[FILE_MOVE] = filejob_move,
+		[FILE_MOVE] = filejob_move,   [FILE_PACK] = filejob_pack,   [FILE_UNPACK] = filejob_unpack,
 	};
 	struct filejob j = {.x = x, .stream = stream};
 

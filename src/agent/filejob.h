@@ -47,6 +47,11 @@ int filejob_make_parents(const char *path, bool whole);
 int filejob_owner(const struct filejob *j, uid_t *ret_uid, gid_t *ret_gid);
 /* "dir" and "name" of a path; dir is "." or "/" where there is none. -EINVAL: it ends in no name. */
 int filejob_split(const char *path, char **ret_dir, const char **ret_name);
+/* Bytes of READ and PACK. */
+void filejob_send_data(struct filejob *j, const void *data, size_t n);
+/* The same from a file, without a copy. Returns the bytes that went that way: fewer than `left` at its end, and where its
+ * file system cannot do this. */
+uint64_t filejob_send_pages(struct filejob *j, int fd, uint64_t left);
 int filejob_write_all(int fd, const void *p, size_t n);
 
 /* --- the operations --- */
@@ -58,3 +63,5 @@ void filejob_stat(struct filejob *j);
 void filejob_mkdir(struct filejob *j);
 void filejob_move(struct filejob *j);
 void filejob_remove(struct filejob *j);
+void filejob_pack(struct filejob *j);
+void filejob_unpack(struct filejob *j);

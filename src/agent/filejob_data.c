@@ -53,16 +53,15 @@ static void send_header(struct filejob *j, size_t n)
 		_exit(1);
 }
 
-static void send_data(struct filejob *j, const void *data, size_t n)
+void filejob_send_data(struct filejob *j, const void *data, size_t n)
 {
 	send_header(j, n);
 	if (filejob_write_all(FILEJOB_OUT, data, n))
 		_exit(1);
 }
 
-/* Pages of the file go by a pipe of our own, so that their number is known before the header is written. Returns the bytes
- * that went that way: fewer than `left` at the file's end, and where its file system cannot do this. */
-static uint64_t send_pages(struct filejob *j, int fd, uint64_t left)
+/* Pages go by a pipe of our own, so that their number is known before the header is written. */
+uint64_t filejob_send_pages(struct filejob *j, int fd, uint64_t left)
 {
 	uint64_t sent = 0;
 	int own[2];
@@ -108,10 +107,10 @@ void filejob_read(struct filejob *j)
 	uint64_t left = known ? (uint64_t)st.st_size : UINT64_MAX;
 	while (n && left) {
 		n = (size_t)MIN((uint64_t)n, left);
-		send_data(j, data, n);
+		filejob_send_data(j, data, n);
 		left -= known ? n : 0;
 		if (known)
-			left -= send_pages(j, fd, left);
+			left -= filejob_send_pages(j, fd, left);
 		n = left ? (size_t)read_some(j, fd, data, CHUNK) : 0;
 	}
 	if (known && left)

@@ -6,23 +6,38 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* The record that a frame of this type carries. */
+static const struct {
+	enum agent_type type;
+	const struct wire_type *record;
+} records[] = {
+	{AGENT_STEP, &agent_step_wire},         {AGENT_STEP_DONE, &agent_step_done_wire},
+	{AGENT_EXEC, &stream_exec_wire},        {AGENT_SIGNAL, &stream_signal_wire},
+	{AGENT_RESIZE, &stream_resize_wire},    {AGENT_EXIT, &stream_exit_wire},
+	{AGENT_ERROR, &stream_error_wire},      {AGENT_ATTACH, &stream_attach_wire},
+	{AGENT_EXEC_SIGNAL, &stream_exec_signal_wire}, {AGENT_EXEC_REMOVE, &stream_exec_ref_wire},
+	{AGENT_FILE, &stream_file_wire},        {AGENT_EXEC_ROW, &stream_exec_row_wire},
+	{AGENT_INFO, &stream_file_info_wire},
+};
+
 static void check_record(const struct agent_frame *f)
 {
-	_Alignas(16) union {
-		struct agent_step step;
-		struct agent_step_done done;
-		struct stream_exec exec;
-	} record;
+	_Alignas(16) uint8_t record[512];
 	uint32_t credit;
 
-	if (f->type == AGENT_STEP)
-		wire_decode(&agent_step_wire, f->payload, &record);
-	else if (f->type == AGENT_STEP_DONE)
-		wire_decode(&agent_step_done_wire, f->payload, &record);
-	else if (f->type == AGENT_EXEC)
-		wire_decode(&stream_exec_wire, f->payload, &record);
-	else if (f->type == AGENT_CREDIT)
+	if (f->type == AGENT_CREDIT)
 		agent_credit_decode(f->payload, &credit);
+	for (size_t i = 0; i < ARRAY_SIZE(records); i++) {
+		_cleanup_(buf_finish) struct buf again = {0};
+		if (records[i].type != f->type)
+			continue;
+		if (records[i].record->size > sizeof record)
+			abort();
+		if (wire_decode(records[i].record, f->payload, record))
+			continue;
+		if (wire_encode(records[i].record, record, &again) || !str_eq(buf_str(&again), f->payload))
+			abort();
+	}
 }
 
 static void check_frames(struct str in, enum agent_side sender)

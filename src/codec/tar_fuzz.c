@@ -1,0 +1,73 @@
+/* Any bytes, in pieces of any size: no fault, each turn takes something or asks for more, no more data than was announced; a
+ * clean name has no part that leaves, and what can be written is read back. */
+#include <stdlib.h>
+
+#include "codec/tar.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void check_written(const struct tar_entry *e)
+{
+	_cleanup_(buf_finish) struct buf b = {0};
+	struct tar_reader r;
+	struct tar_entry again;
+	struct str none;
+
+	if (tar_write(e, &b))
+		return;
+	tar_reader_init(&r);
+	struct str in = buf_str(&b);
+	if (tar_read(&r, &in, &again, &none) != TAR_ENTRY || again.kind != e->kind || again.size != e->size ||
+	    !str_eq(again.name, e->name) || !str_eq(again.target, e->target) || in.len)
+		abort();
+	tar_reader_finish(&r);
+}
+
+static void check_name(struct str name)
+{
+	char clean[TAR_NAME_MAX + 1], twice[TAR_NAME_MAX + 1];
+
+	if (tar_name_clean(name, clean) || clean[0] == '\0')
+		return;
+	if (clean[0] == '/' || strstr(clean, "//") || tar_name_clean(str_of(clean), twice) || strcmp(clean, twice) != 0)
+		abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	size_t step = size ? 1 + data[0] * 7u : 1, have = 0;
+	struct str in = str_make(data, 0), piece;
+	struct tar_reader r;
+	struct tar_entry e = {0};
+	uint64_t left = 0;
+
+	tar_reader_init(&r);
+	for (;;) {
+		size_t before = in.len;
+		int event = tar_read(&r, &in, &e, &piece);
+		if (event < 0 || event == TAR_END)
+			break;
+		if (event == TAR_DATA && (piece.len == 0 || piece.len > left))
+			abort();
+		if (event == TAR_DATA)
+			left -= piece.len;
+		if (event == TAR_ENTRY) {
+			if (left || in.len >= before)
+				abort();
+			left = e.size;
+			check_name(e.name);
+			if (e.kind == TAR_LINK)
+				tar_link_leads_out("a/b", e.target);
+			check_written(&e);
+		}
+		if (event == 0 && have == size)
+			break;
+		if (event == 0) {
+			size_t more = MIN(step, size - have);
+			have += more;
+			in.len += more;
+		}
+	}
+	tar_reader_finish(&r);
+	return 0;
+}
