@@ -116,7 +116,7 @@ static int copy_in(struct copy *k, const char *src, const char *dst)
 	}
 	bool tree = !from_stdin && S_ISDIR(st.st_mode);
 	if (tree && !k->recursive) {
-		error_set(&k->c->error, -EISDIR, "%s is a directory; tar c %s | iron exec VM -- tar x copies it", src, src);
+		error_set(&k->c->error, -EISDIR, "%s is a directory; -r copies it with what is below", src);
 		return EXIT_FAILED;
 	}
 	size_t n = strlen(dst);
@@ -127,18 +127,29 @@ static int copy_in(struct copy *k, const char *src, const char *dst)
 		error_set(&k->c->error, -EISDIR, "%s is a directory; name the file that standard input becomes", dst);
 		return EXIT_FAILED;
 	}
+	if (str_eq(name, STR("..")) && kind == 'd') {
+		error_set(&k->c->error, -EINVAL, "'%s' gives no name to copy it to; %s/. copies what is in it", src, src);
+		return EXIT_FAILED;
+	}
 	if (kind == 'd' && name.len)
 		dst = inside = below(dst, name);
 	k->destination = xstrdup(dst);
-	return copy_file_in(k, src, dst);
+	return tree ? copy_tree_in(k, src, dst) : copy_file_in(k, src, dst);
 }
 
 int copy_out(struct copy *k, const char *src, const char *dst)
 {
 	struct str name = copy_last_part(src);
 	_cleanup_free_ char *inside = NULL;
+	bool tree = false;
 
 	bool to_stdout = strcmp(dst, "-") == 0;
+	if (k->recursive && !to_stdout) {
+		int kind = copy_remote_kind(k, src);
+		if (kind < 0)
+			return copy_failed(k, kind);
+		tree = kind == 'd';
+	}
 	if (!to_stdout && is_directory_here(dst) && name.len) {
 		if (!copy_name_is_safe(name)) {
 			error_set(&k->c->error, -EINVAL, "'%s' gives no name to copy it to; name the file it becomes", src);
@@ -147,7 +158,7 @@ int copy_out(struct copy *k, const char *src, const char *dst)
 		dst = inside = below(dst, name);
 	}
 	k->destination = xstrdup(dst);
-	return copy_file_out(k, src, dst);
+	return tree ? copy_tree_out(k, src, dst) : copy_file_out(k, src, dst);
 }
 
 /* How it went: for a person on standard error, since standard output may be the copy. */
@@ -202,7 +213,8 @@ static int run_cp(struct context *c)
 	return e;
 }
 
-static const struct arg_option options[] = {{"user", 'u', "USER", "in whose name, and with whose rights, in the VM (agent)"},
+static const struct arg_option options[] = {{"recursive", 'r', NULL, "directories with what is below them"},
+					    {"user", 'u', "USER", "in whose name, and with whose rights, in the VM (agent)"},
 					    {"parents", 'p', NULL, "make the directories that are missing in the VM"},
 					    {0}};
 
@@ -211,8 +223,10 @@ const struct command file_commands[] = {
 	 "One side is VM:PATH; a relative PATH is below the user's home, and none is the\n"
 	 "home itself. A directory as DST takes SRC by its own name. - is standard input\n"
 	 "or output. Modes are kept; a file appears under its name once it is complete.\n"
-,
-	 "iron cp report.pdf demo:\niron cp demo:/var/log/syslog .\n"
+	 "DIR/. stands for what is in DIR. What a VM sends is not trusted: names that are\n"
+	 "empty, . or .., or hold / or control bytes, links that lead out of DST, and\n"
+	 "devices are refused, and no link is followed.\n",
+	 "iron cp report.pdf demo:\niron cp demo:/var/log/syslog .\niron cp -r src demo:/srv/app\niron cp -r demo:out/. ./out\n"
 	 "tar c . | iron cp - demo:backup.tar\niron cp demo:data.csv - | head\n",
 	 options, 2, 2, 0, run_cp},
 	{0},
