@@ -24,15 +24,15 @@ ROLES = ["iron-api", "iron-control", "iron-vm", "iron-egress", "iron-audit", "ir
 IMAGE_CACHE = ROOT / "build-test" / "images"
 
 
-def wait_for(what, condition, seconds=30.0):
-    """The condition's first true value; fails naming `what` when it does not come in time."""
+def wait_for(what, condition, seconds=30.0, explain=lambda: ""):
+    """The condition's first true value; fails naming `what` (and what explain says then) when it does not come in time."""
     end = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError(f"waited {seconds} s for {what}")
+            raise AssertionError(f"waited {seconds} s for {what} {explain()}".rstrip())
         time.sleep(0.05)
 
 
