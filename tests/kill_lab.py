@@ -2,7 +2,6 @@
 hundreds. The client keeps a journal of what it was answered; a call without an answer may have been done or not, and one
 that was answered never comes undone."""
 
-import base64
 import hashlib
 import http.client
 import json
@@ -23,6 +22,7 @@ from harness import wait_for
 HOST = "api.example.com"
 STATES = ("ok", "silent", "starting", "down")
 SETTLE_S = 120
+VICTIMS = ["iron-api", "iron-control", "iron-vm", "iron-egress", "iron-audit", "qemu", "irond"]
 STARTING = {"queued", "creating", "starting", "running"}
 
 
@@ -60,8 +60,9 @@ class Vm:
         self.gone = False           # True: answered so; None: asked, and not answered
         self.runs = True            # the same, of its running
         self.may_fail = False       # its QEMU was killed, or it was starting when something was
+        self.was_ready = False      # ever
         self.restart = "never"
-        self.files = {}             # path → md5 of what was acknowledged
+        self.files = {}             # path → the md5 sums it may have; None: not there
         self.rules = {}             # id → True, or None while its removal is not answered
 
 
@@ -75,9 +76,10 @@ class Client:
     def ask(self, method, path, body=None, timeout=30, key=None):
         """The answer; None when none came or iron itself failed (5xx), so that nobody knows whether it was done."""
         connection = http.client.HTTPSConnection("127.0.0.1", self.iron.port, context=self.context, timeout=timeout)
-        head = {"Authorization": "Bearer " + (key or self.iron.key), "Content-Type": "application/json"}
+        raw = isinstance(body, bytes)
+        head = {"Authorization": "Bearer " + (key or self.iron.key), "Content-Type": "application/octet-stream" if raw else "application/json"}
         try:
-            connection.request(method, "/v1" + path, None if body is None else json.dumps(body), head)
+            connection.request(method, "/v1" + path, body if raw or body is None else json.dumps(body), head)
             answer = connection.getresponse()
             data = answer.read()
         except (OSError, http.client.HTTPException):
@@ -102,6 +104,7 @@ class KillRun:
         self.keys = {}              # key → True alive, False revoked, None either
         self.executed, self.fetched = set(), set()  # markers of what was acknowledged
         self.seqs = set()
+        self.last = None            # seen of the VM that is waited for
         self.own_tables, self.other_links = self.tables(), self.links()
 
     # --- the client's actions ---
@@ -132,12 +135,17 @@ class KillRun:
             self.executed.add(mark)
 
     def transfer(self):
-        vm, path = self.pick(), f"/root/{self.mark()}"
-        data = self.random.randbytes(300_000)
-        answer = vm and self.client.ask("POST", f"/vms/{vm.id}/exec", {
-            "command": f"cat >{path}.part && mv {path}.part {path}", "user": "root", "stdin": base64.b64encode(data).decode()})
-        if answer and answer[0] == 200 and answer[1]["data"]["exit_code"] == 0:
-            vm.files[path] = hashlib.md5(data).hexdigest()
+        """A file over what may be there: afterwards the new one when that was answered, else the one or the other, whole."""
+        vm = self.pick()
+        if not vm:
+            return
+        path = self.random.choice(["/root/one", "/root/two"])
+        data = self.random.randbytes(2_000_000)
+        before, new = vm.files.get(path, {None}), hashlib.md5(data).hexdigest()
+        vm.files[path] = before | {new}
+        answer = self.client.ask("PUT", f"/vms/{vm.id}/files?path={path}&user=root", data)
+        if answer:
+            vm.files[path] = {new} if answer[0] == 200 else before
 
     def download(self):
         """Through the door, so that a worker, or the record, is killed under a connection."""
@@ -309,56 +317,61 @@ class KillRun:
         return row
 
     def check_vm(self, vm):
-        row = wait_for(f"{vm.name} ({vm.id}) to settle", lambda: self.settled(vm), SETTLE_S)
+        """It answers, or is where it was told to be, or says why not. What was killed a moment ago may be seen as ready first."""
+        wait_for(f"{vm.name} ({vm.id}) to answer, or to be stopped or failed", lambda: self.is_true(vm), SETTLE_S, lambda: self.last)
+        if vm.gone:
+            return
+        rules = {r["id"] for r in self.get(f"/vms/{vm.id}/egress/rules?limit=200")[1]["data"]}
+        for rule, there in vm.rules.items():
+            if there is None:
+                vm.rules[rule] = rule in rules
+            else:
+                assert (rule in rules) == there, f"{vm.name}: rule {rule} was {there}"
+
+    def is_true(self, vm):
+        self.last = row = self.settled(vm)
+        if not row:
+            return False
         detail, reason = row["status_detail"], row["status_reason"]
         if vm.gone is None:
             vm.gone = detail == "destroyed"
         assert (detail == "destroyed") == vm.gone, f"{vm.name}: gone was {vm.gone}, it is {detail}"
         if vm.gone:
-            return
+            return True
         if vm.restart is None:
             vm.restart = row["restart"]
         assert row["restart"] == vm.restart, row
         if detail == "ready":
             assert vm.runs is not False, f"{vm.name} was stopped, and runs"
-            vm.runs = True
-            self.check_alive(vm)
-        elif detail == "stopped":
+            return self.answers(vm)
+        if detail == "stopped":
             assert vm.runs is not True, f"{vm.name} was running and nobody stopped it: {reason}"
-            vm.runs = False
         else:
             assert detail == "failed" and reason, row
             assert vm.may_fail or self.was_starting(vm), f"{vm.name} failed, and nothing of it was killed: {reason}"
-            vm.runs = False
-        for rule, there in vm.rules.items():
-            rules = {r["id"] for r in self.get(f"/vms/{vm.id}/egress/rules?limit=200")[1]["data"]}
-            if there is None:
-                vm.rules[rule] = rule in rules
-            else:
-                assert (rule in rules) == there, f"{vm.name}: rule {rule} was {there}"
+        vm.runs = False
+        return True
 
     def was_starting(self, vm):
         """Its start was under way at the kill (started_at is when it was ready)."""
         return any(s["ended_at"] and s["duration_ms"] < 60000 for s in self.get(f"/vms/{vm.id}/sessions")[1]["data"][:1]) or \
             not self.get(f"/vms/{vm.id}/sessions")[1]["data"]
 
-    def check_alive(self, vm):
-        vm.may_fail = False
+    def answers(self, vm):
         mark = self.mark()
-
-        def works():
-            answer = self.client.ask("POST", f"/vms/{vm.id}/exec", {"argv": ["/bin/echo", mark], "user": "root"})
-            if answer and answer[0] == 200 and mark in answer[1]["data"]["stdout"]:
-                return True
-            # between two iron-vms a ready VM is not ready for a moment
-            return None
-
-        wait_for(f"{vm.name} to answer", works, 60)
+        self.last = answer = self.client.ask("POST", f"/vms/{vm.id}/exec", {"argv": ["/bin/echo", mark], "user": "root"})
+        if not answer or answer[0] != 200 or mark not in answer[1]["data"]["stdout"]:
+            return False
+        vm.runs, vm.may_fail, vm.was_ready = True, False, True
         self.executed.add(mark)
-        for path, md5 in vm.files.items():
+        for path, sums in vm.files.items():
             answer = wait_for("the file's sum", lambda: self.client.ask("POST", f"/vms/{vm.id}/exec", {
                 "argv": ["md5sum", path], "user": "root"}), 30)
-            assert answer[0] == 200 and answer[1]["data"]["stdout"].startswith(md5), f"{vm.name}: {path} was written: {answer}"
+            assert answer[0] == 200, answer
+            found = answer[1]["data"]["stdout"][:32] or None
+            assert found in sums, f"{vm.name}: {path} is {found}, answered was {sums}"
+            vm.files[path] = {found}
+        return True
 
     def check_settings(self):
         mode = self.get("/egress/policy")[1]["data"]["mode"]
@@ -403,10 +416,12 @@ class KillRun:
 
     def left(self):
         """What belongs to no VM that is there, a sentence each."""
-        runs, there = set(), set()
+        runs, there, maybe = set(), set(), set()
         for vm in self.vms:
             if vm.gone is not True and vm.id:
                 there.add(vm.id)
+                if not vm.was_ready:
+                    maybe.add(vm.id)  # a first start that failed takes its disk away again
                 if vm.runs:
                     runs.add(vm.id)
         out = []
@@ -416,7 +431,7 @@ class KillRun:
                 ("iron-api processes", self.programs("iron-api"), 1),
                 ("iron-control processes", self.programs("iron-control"), 1),
                 ("iron-audit processes", self.programs("iron-audit"), 1),
-                ("directories of VMs", self.names(self.iron.dir / "state/vms"), there),
+                ("directories of VMs", self.names(self.iron.dir / "state/vms") | maybe, there),
                 ("run directories", self.names(self.iron.dir / "run/vms"), runs),
                 ("groups", self.groups(), {f"{kind}-{vm}" for vm in runs for kind in ("qemu", "role")}),
                 ("pinned namespaces", self.pins(), runs),
