@@ -6,7 +6,7 @@
 #include "cli/cp_internal.h"
 #include "cli/cp_local.h"
 #include "cli/cp_walk.h"
-#include "cli/tar.h"
+#include "codec/tar.h"
 
 #define ENTRIES_MAX 2000000
 
@@ -15,56 +15,74 @@
 struct unpack {
 	struct copy *k;
 	struct tar_reader reader;
+	struct buf in; /* what the reader has not taken yet: less than a block */
 	struct local_tree *tree;
-	unsigned mode; /* of the file that is being written */
+	uint64_t left; /* of the file that is being written */
+	unsigned mode;
 	int64_t mtime_ms;
+	bool in_file, whole;
 };
 
-static int on_entry(void *user, const struct tar_entry *e)
+static int take_entry(struct unpack *u, const struct tar_entry *e)
 {
-	struct unpack *u = user;
 	struct error *why = &u->k->c->error;
 
 	if (++u->k->files > ENTRIES_MAX)
 		return error_set(why, -E2BIG, "refused: the VM sent more than %d entries", ENTRIES_MAX);
 	switch (e->kind) {
 	case TAR_DIRECTORY:
-		return local_tree_directory(u->tree, e->path, e->mode, why);
+		return local_tree_directory(u->tree, e->name, e->mode, why);
 	case TAR_LINK:
-		return local_tree_link(u->tree, e->path, e->target, why);
+		return local_tree_link(u->tree, e->name, e->target, why);
 	case TAR_HARD_LINK:
-		return local_tree_hard_link(u->tree, e->path, e->target, why);
+		return local_tree_hard_link(u->tree, e->name, e->target, why);
 	case TAR_FILE:
+		u->in_file = true;
+		u->left = e->size;
 		u->mode = e->mode;
-		u->mtime_ms = e->mtime_ms;
-		return local_tree_file(u->tree, e->path, why);
+		u->mtime_ms = e->mtime > 0 && e->mtime < INT64_MAX / 1000 ? e->mtime * 1000 : 0;
+		return local_tree_file(u->tree, e->name, why);
 	case TAR_OTHER:
 		break;
 	}
-	return error_set(why, -EPERM, "refused: the VM sent a device or a pipe: '%.*s'", STR_ARG(e->path));
+	return error_set(why, -EPERM, "refused: the VM sent a device or a pipe: '%.*s'", STR_ARG(e->name));
 }
 
-static int on_data(void *user, const void *p, size_t n)
+static int take_data(struct unpack *u, struct str data)
 {
-	struct unpack *u = user;
-	int r = local_tree_write(u->tree, p, n, &u->k->c->error);
-	u->k->done += n;
+	int r = u->in_file ? local_tree_write(u->tree, data.p, data.len, &u->k->c->error) : 0;
+
+	u->left -= MIN(u->left, (uint64_t)data.len);
+	u->k->done += data.len;
 	return r;
-}
-
-static int on_end(void *user)
-{
-	struct unpack *u = user;
-	return local_tree_file_end(u->tree, u->mode, u->mtime_ms, &u->k->c->error);
 }
 
 static int on_bytes(void *user, const void *p, size_t n)
 {
 	struct unpack *u = user;
-	const struct tar_taker to = {.entry = on_entry, .data = on_data, .end = on_end, .user = u};
-	int r = tar_read(&u->reader, str_make(p, n), &to);
+	struct tar_entry e;
+	struct str data;
+	int event = 0, r = 0;
 
-	return r ? error_set(&u->k->c->error, r, "what the VM sent is no archive") : 0;
+	if (u->whole)
+		return 0;
+	buf_append(&u->in, p, n);
+	struct str in = buf_str(&u->in);
+	while (r == 0 && (event = tar_read(&u->reader, &in, &e, &data)) > 0) {
+		if (event == TAR_END) {
+			u->whole = true;
+			break;
+		}
+		r = event == TAR_ENTRY ? take_entry(u, &e) : take_data(u, data);
+		if (r == 0 && u->in_file && u->left == 0) {
+			u->in_file = false;
+			r = local_tree_file_end(u->tree, u->mode, u->mtime_ms, &u->k->c->error);
+		}
+	}
+	buf_consume(&u->in, u->in.len - in.len);
+	if (event < 0 || u->in.failed)
+		return error_set(&u->k->c->error, -EPROTO, "what the VM sent is no archive");
+	return r;
 }
 
 int copy_tree_out(struct copy *k, const char *src, const char *dst)
@@ -76,13 +94,15 @@ int copy_tree_out(struct copy *k, const char *src, const char *dst)
 
 	if (local_tree_open(dst, &u.tree, &k->c->error))
 		return EXIT_FAILED;
+	tar_reader_init(&u.reader);
 	int e = client_transfer(k->c->client, &t, &r, &k->c->error);
-	if (e == 0 && !tar_is_whole(&u.reader))
+	if (e == 0 && !u.whole)
 		e = error_set(&k->c->error, -EPROTO, "the archive broke off; what was whole by then is there");
 	if (e == 0)
 		e = local_tree_finish(u.tree, &k->c->error);
 	local_tree_close(u.tree);
 	tar_reader_finish(&u.reader);
+	buf_finish(&u.in);
 	return e ? copy_failed(k, e) : 0;
 }
 
@@ -107,12 +127,12 @@ static int begin_entry(struct pack *p)
 	int r = walk_next(p->walk, &w, why);
 	if (r <= 0)
 		return r;
-	struct tar_entry e = {.kind = w.kind == 'd' ? TAR_DIRECTORY : w.kind == 'l' ? TAR_LINK : TAR_FILE, .path = str_of(w.path),
-			      .target = str_of(w.target), .size = w.size, .mode = w.mode, .mtime_ms = w.mtime_ms};
+	struct tar_entry e = {.kind = w.kind == 'd' ? TAR_DIRECTORY : w.kind == 'l' ? TAR_LINK : TAR_FILE, .name = str_of(w.path),
+			      .target = str_of(w.target), .size = w.size, .mode = w.mode, .mtime = w.mtime_ms / 1000};
 	p->file = w.fd;
 	p->left = p->size = e.kind == TAR_FILE ? w.size : 0;
 	p->k->files++;
-	return tar_write(&p->out, &e) ? error_set(why, -EMSGSIZE, "%s: too long a name", w.path) : 1;
+	return tar_write(&e, &p->out) ? error_set(why, -EMSGSIZE, "%s: too long a name", w.path) : 1;
 }
 
 /* A file that shrank under our hands is filled up with zeros: its size has been said. */
@@ -156,7 +176,7 @@ static ssize_t on_read(void *user, void *to, size_t n)
 		if (p->over)
 			return 0;
 		static const uint8_t zeros[TAR_BLOCK];
-		buf_append(&p->out, zeros, tar_pad(p->size));
+		buf_append(&p->out, zeros, tar_padding(p->size));
 		p->size = 0;
 		int r = begin_entry(p);
 		if (r < 0)
