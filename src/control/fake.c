@@ -324,9 +324,11 @@ static void on_prepare(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 	const struct msg_vm_prepare *r = IPC_RECORD(m, msg_vm_prepare);
 	struct fake *f = user;
 	struct fake_vm *v = fake_vm_get(f, r->vm);
-	struct fault exists = {-EEXIST, false};
+	struct fault exists = {-EEXIST, false, false};
 
 	f->prepares++;
+	if (f->prepare.lose)
+		return;
 	if (v && v->prepared) {
 		answer(f, p, m, &exists, r->vm);
 		return;
@@ -347,6 +349,8 @@ static void on_start(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 	struct fake_vm *v = fake_vm_get(f, r->vm);
 
 	f->starts++;
+	if (f->start.lose)
+		return;
 	assert_true(v && v->prepared && !v->running);
 	assert_true(r->generation > v->generation);
 	if (!f->start.code) {
@@ -379,6 +383,8 @@ static void on_remove(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 	struct fake_vm *v = fake_vm_get(f, vm);
 
 	f->removes++;
+	if (f->remove.lose)
+		return;
 	assert_true(!v || !v->running);
 	if (v && !f->remove.code)
 		v->prepared = false;

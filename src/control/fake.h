@@ -12,10 +12,11 @@
 #include "model/vm_state.h"
 #include "os/ipc.h"
 
-/* What a fake does with a kind of request: answer code (0), keep it unanswered until fake_release, or never. */
+/* What a fake does with a kind of request: answer code (0), keep it unanswered until fake_release, or never. lose: what is
+ * held is not done either, as if its doer had died before. */
 struct fault {
 	int code;
-	bool hold;
+	bool hold, lose;
 };
 
 struct fake_vm {
