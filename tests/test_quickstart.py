@@ -1,5 +1,7 @@
 """quickstart on a fresh Debian 12: twice, the story as an ordinary user, and removed without a trace"""
 
+import contextlib
+import os
 import pathlib
 import re
 import subprocess
@@ -34,6 +36,7 @@ def census(fresh):
         "files": set(files),
         "users": fresh.ok("sh", "-c", "cut -d: -f1 /etc/passwd /etc/group; cat /etc/subuid /etc/subgid"),
         "packages": set(fresh.ok("dpkg-query", "-W", "-f", "${Package}\n").split()),
+        "mounts": fresh.ok("cut", "-d", " ", "-f", "2", "/proc/mounts"),
         "cgroups": sorted(map(str, pathlib.Path("/sys/fs/cgroup").glob(f"*/{NAME}"))),
         "netns": subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout.count(NAME),
         "tables": subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout.count(NAME),
@@ -59,9 +62,34 @@ def test_first_run_shows_all_of_it(machine):
     assert "iron create demo && iron exec demo -- git --version" in out
 
 
+def ours_that_run():
+    """The programs of what runs of this iron: irond, the roles, and QEMU by its uid."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            exe, uid = os.readlink(process / "exe"), process.stat().st_uid
+            if "/usr/local/libexec/iron/" in exe or "/usr/local/sbin/irond" in exe or 3900000 <= uid < 3940000:
+                found.append(exe)
+    return found
+
+
+def boot_id(machine, name):
+    out = alice(machine, f"iron exec {name} -- cat /proc/sys/kernel/random/boot_id")
+    assert out.returncode == 0, out.stdout
+    return out.stdout
+
+
 def test_again_upgrades_in_place_and_the_story_holds(machine):
+    """With other programs than before, under a VM that runs."""
+    assert alice(machine, "iron create before").returncode == 0
+    booted = boot_id(machine, "before")
+    machine.ok("sh", "-c", "echo 'const char another_build[] = \"2\";' >>/home/alice/iron/src/prog/role_start.c")
+    installed = machine.ok("sha256sum", "/usr/local/libexec/iron/iron-vm")
     out = quickstart(machine, "--no-demo", timeout=300)
     assert re.search(r"^ 8/8 .* ok$", out, re.M), out
+    assert machine.ok("sha256sum", "/usr/local/libexec/iron/iron-vm") != installed
+    assert boot_id(machine, "before") == booted
+    assert ours_that_run() and not [exe for exe in ours_that_run() if "/usr/local/" in exe and exe.endswith(" (deleted)")]
     story = alice(machine, "iron create demo && iron exec demo -- git --version")
     assert story.returncode == 0 and "git version 2." in story.stdout, story.stdout
     refused = alice(machine, "iron exec demo -- curl -sS http://denied.example/")
@@ -85,8 +113,9 @@ def test_remove_leaves_no_trace(machine):
     before = machine.before
     assert after["packages"] == before["packages"]
     assert after["users"] == before["users"]
+    assert after["mounts"] == before["mounts"]
     assert (after["cgroups"], after["netns"], after["tables"]) == (before["cgroups"], before["netns"], before["tables"])
     left = {f for f in after["files"] - before["files"] if not re.match(r"/(etc/(ld\.so\.cache|subuid-|subgid-|passwd-|group-|shadow-|gshadow-)|var/lib/(systemd|ucf|pam|python))", f)}
     assert not left, sorted(left)[:40]
-    ours = [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if b"iron-" in p.read_bytes() and b"/usr/local/" in p.read_bytes()]
-    assert not ours
+    assert not ours_that_run()
+    assert machine.run("sh", "-c", "command -v iron irond").stdout == ""
