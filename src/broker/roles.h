@@ -58,8 +58,6 @@ void role_destroy(struct role_proc *r);
  * same program, user and configuration. Any other that its record names is killed, and gone when this returns.
  * -ESRCH: there is none to adopt. */
 int role_adopt(struct role_proc *r);
-/* Adopts or starts. */
-int role_take(struct role_proc *r, struct error *reterr);
 /* The process is left to the next irond; r is freed. As role_destroy for one that ends with irond, or that is ending. */
 void role_leave(struct role_proc *r);
 

@@ -159,11 +159,6 @@ int role_adopt(struct role_proc *r)
 	return -ESRCH;
 }
 
-int role_take(struct role_proc *r, struct error *reterr)
-{
-	return role_adopt(r) == 0 ? 0 : role_start(r, reterr);
-}
-
 void role_leave(struct role_proc *r)
 {
 	if (!r)

@@ -73,8 +73,13 @@ static int take_up(struct vm *v, const struct run_record *record, int pidfd, str
 	    (r = workspace_acquire(v->b, v->record.workspace, &v->workspace, reterr)) < 0)
 		return r;
 	vm_make_role(v);
-	if ((r = role_take(v->role, reterr)) < 0)
-		return r;
+	if (role_adopt(v->role) < 0) {
+		/* QEMU's sockets have room for one: whoever is in the group, and not the one of the record, is in its place */
+		if ((r = cgroup_empty(v->role_group)) < 0)
+			return error_set(reterr, r, "its iron-vm does not end: %s", strerror(-r));
+		if ((r = role_start(v->role, reterr)) < 0)
+			return r;
+	}
 	log_info("vm adopted", "vm=%s generation=%lu qemu=%d", v->text, v->generation, v->qemu.pid);
 	return 0;
 }

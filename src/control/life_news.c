@@ -112,6 +112,8 @@ void lives_on_report(struct lives *l, uint64_t vm, const struct msg_vm_state *m)
 	case VM_REPORT_BOOTING:
 		if (life_is_at(f, JOB_START, "contract"))
 			life_progress_set(f, "waiting for the guest: %s", step[0] ? step : "boot");
+		else if (f->job == JOB_NONE && f->state == VM_READY) /* an iron-vm that is new, as are we */
+			life_set_state(f, VM_RUNNING, "its agent is being reached again");
 		break;
 	case VM_REPORT_READY:
 		on_ready(f);
