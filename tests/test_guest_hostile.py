@@ -224,7 +224,7 @@ def test_random_frames(vm):
     seeded = random.Random(7)
     make_ready(vm)
     for _ in range(4):
-        kinds = list(range(1, 11)) + list(range(32, 45))
+        kinds = [*range(1, 11), *range(32, 45), *range(64, 72)]
         for _ in range(50):
             payload = seeded.randbytes(seeded.choice([0, 4, 8, 40]))
             vm.agent.send(seeded.choice(kinds), seeded.randrange(3), payload)
@@ -284,6 +284,138 @@ def test_time_and_entropy_are_the_host_s(vm):
     assert len(seen["entropy"]) == 260 and len(set(seen["entropy"])) > 100
     assert seen["identity"] == lab.text("demo") + lab.text(lab.MACHINE_ID)
     vm.wait_state(READY)
+
+
+# --- what a guest may not say on a stream of files and executions ---
+
+def info(**values):
+    return lab.A_INFO, wire.encode("stream_file_info", **{"kind": 1, **values})
+
+
+def exec_row(**values):
+    return lab.A_EXEC_ROW, wire.encode("stream_exec_row", **{"exec": 5, **values})
+
+
+def request(vm, kind, record=None, **values):
+    stream = vm.open()
+    stream.send(kind, wire.encode(record, **values) if record else b"")
+    number, _ = vm.agent.await_frame({lab.EXECS: lab.A_EXECS, lab.ATTACH: lab.A_ATTACH, lab.FILE: lab.A_FILE,
+                                      lab.EXEC: lab.A_EXEC}[kind])
+    return stream, number
+
+
+READ, WRITE, REMOVE, LIST, STAT = ((lab.FILE, {"record": "stream_file", "op": op, "path": "/x", "limit": 2})
+                                   for op in (lab.F_READ, lab.F_WRITE, lab.F_REMOVE, lab.F_LIST, lab.F_STAT))
+ATTACH, FOLLOW = ((lab.ATTACH, {"record": "stream_attach", "exec": 5, "follow": f}) for f in (False, True))
+DETACH = (lab.EXEC, {"record": "stream_exec", "exec": 5, "command": "x", "detach": True})
+OUT, END = (lab.A_STDOUT, b"x" * 10), (lab.A_DONE, b"")
+LIES = {
+    "output before its INFO": (READ, [OUT]),
+    "more than its size": (READ, [info(size=9), OUT]),
+    "less than its size": (READ, [info(size=11), OUT, END]),
+    "no INFO": (READ, [END]),
+    "two INFOs": (READ, [info(size=1), info(size=1)]),
+    "stderr of a file": (READ, [info(size=10), (lab.A_STDERR, b"x" * 10)]),
+    "exit of a file": (READ, [info(size=0), (lab.A_EXIT, b"\0\0\0\0")]),
+    "a name where none is": (STAT, [info(name="x")]),
+    "a kind that is none": (STAT, [info(kind=0)]),
+    "output of a STAT": (STAT, [info(size=10), OUT]),
+    "an INFO of a REMOVE": (REMOVE, [info()]),
+    "an INFO before the end of the input": (WRITE, [info()]),
+    "a DONE before the end of the input": (WRITE, [END]),
+    "names that do not grow": (LIST, [info(name="b"), info(name="a")]),
+    "a name twice": (LIST, [info(name="b"), info(name="b")]),
+    "a name that leaves": (LIST, [info(name="../x")]),
+    "the name ..": (LIST, [info(name="..")]),
+    "the empty name": (LIST, [info(name="")]),
+    "a NUL in a name": (LIST, [info(name="a\0b")]),
+    "more than its limit": (LIST, [info(name="a"), info(name="b"), info(name="c")]),
+    "more after there was no more": (LIST, [info(name="a", more=True), info(name="b")]),
+    "rows of another": (ATTACH, [exec_row(exec=6)]),
+    "output before its row": (ATTACH, [OUT]),
+    "an offset past the end": (ATTACH, [exec_row(offset=2, output=1)]),
+    "an exit without follow": (ATTACH, [exec_row(), (lab.A_EXIT, b"\0\0\0\0")]),
+    "a DONE with follow": (FOLLOW, [exec_row(), END]),
+    "an error behind its row": (FOLLOW, [exec_row(), (lab.A_ERROR, lab.text("io") + lab.text(""))]),
+    "a malformed row": (ATTACH, [(lab.A_EXEC_ROW, b"\xff" * 40)]),
+    "output of a detached one": (DETACH, [(lab.A_STARTED, b""), OUT]),
+    "an exit of a detached one": (DETACH, [(lab.A_STARTED, b""), (lab.A_EXIT, b"\0\0\0\0")]),
+    "a DONE before it started": (DETACH, [END]),
+    "rows without end": ((lab.EXECS, {}), [exec_row()] * 2049),
+    "rows past the window": ((lab.EXECS, {}), [exec_row(argv=["x" * 1000] * 4)] * 1000),
+    "an unknown code": (STAT, [(lab.A_ERROR, lab.text("kaboom") + lab.text("x"))]),
+    "started": (STAT, [(lab.A_STARTED, b"")]),
+}
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_lies_about_files_and_executions(vm, what):
+    (kind, values), frames = LIES[what]
+    make_ready(vm)
+    stream, number = request(vm, kind, **values)
+    vm.agent.sock.settimeout(10)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        vm.agent.sock.sendall(b"".join(lab.frame(k, number, payload) for k, payload in frames))
+    assert vm.wait_state(LOST)[-1].step == "agent"
+    assert stream.answers()[0][:2] == ("error", "vm_gone")
+    stream.close()
+    assert vm.rss_kib() < 64 << 10
+
+
+def test_truth_about_files_and_executions(vm):
+    """What the lies above are departures from is let through, hostile text and all."""
+    make_ready(vm)
+    text = os.urandom(60).replace(b"\0", b"n").replace(b"/", b"n")
+    for (kind, values), frames, end in (
+            (READ, [info(size=10, owner=text), OUT, END], ("done",)), (READ, [info(kind=4), OUT, OUT, END], ("done",)),
+            (LIST, [info(name=b"\x01" + text), info(name=b"\x02", more=True), END], ("done",)), (LIST, [END], ("done",)),
+            (REMOVE, [END], ("done",)), (ATTACH, [exec_row(user=text), OUT, exec_row(offset=9, output=9), END], ("done",)),
+            (FOLLOW, [exec_row(), (lab.A_STDERR, b"x"), (lab.A_EXIT, b"\1\0\0\0")], ("exit", 1, 0, 0)),
+            (DETACH, [(lab.A_STARTED, b""), END], ("done",)),
+            (READ, [info(size=99), OUT, (lab.A_ERROR, lab.text("io") + lab.text("gone"))], ("error", "io", "gone")),
+            ((lab.EXECS, {}), [exec_row()] * 500 + [END], ("done",))):
+        stream, number = request(vm, kind, **values)
+        vm.agent.sock.sendall(b"".join(lab.frame(k, number, payload) for k, payload in frames))
+        assert stream.answers()[0] == end
+        stream.close()
+
+
+def test_a_file_without_end_waits_for_its_reader(vm):
+    make_ready(vm)
+    stream, number = request(vm, *READ[:1], **READ[1])
+    vm.agent.send(*info(kind=4)[:1], number, info(kind=4)[1])
+    sent, credit = len(info(kind=4)[1]), lab.WINDOW
+    with pytest.raises(TimeoutError):
+        while True:
+            while sent + 32768 <= credit:
+                vm.agent.send(lab.A_STDOUT, number, b"x" * 32768)
+                sent += 32768
+            kind, _, payload = vm.agent.receive(1)
+            credit += struct.unpack("<I", payload)[0] if kind == lab.A_CREDIT else 0
+    assert sent < 4 << 20 and vm.rss_kib() < 32 << 10
+    stream.close()
+    assert vm.agent.await_frame(lab.A_CLOSE)[0] == number
+
+
+@pytest.mark.parametrize("datagrams", [
+    [(lab.FILE, b"rubbish")], [(lab.ATTACH, b"")], [(lab.EXECS, b"x")], [(lab.CONSOLE, b"x")], [(lab.DONE, b"")],
+    [(lab.EXECS, b""), (STDIN, b"x")], [(lab.EXECS, b""), (lab.EXECS, b"")],
+    [(lab.FILE, wire.encode("stream_file", op=lab.F_READ, path="x")), (STDIN, b"x")],
+    [(lab.FILE, wire.encode("stream_file", op=lab.F_WRITE, path="x")), (lab.SIGNAL, b"\x0f")],
+    [(lab.FILE, wire.encode("stream_file", op=lab.F_WRITE, path="x")), (STDIN, b"x" * 40000)],
+    [(lab.FILE, wire.encode("stream_file", op=lab.F_WRITE, path="x")), (lab.STDIN_EOF, b""), (STDIN, b"x")],
+    [(lab.FILE, wire.encode("stream_file", op=0, path="x"))],
+    [(lab.ATTACH, wire.encode("stream_attach", exec=1, follow=True)), (STDIN, b"x")],
+    [(lab.EXEC, wire.encode("stream_exec", exec=1, detach=True, command="x")), (STDIN, b"x")],
+])
+def test_clients_that_break_the_protocol(vm, datagrams):
+    make_ready(vm)
+    stream = vm.open()
+    for kind, payload in datagrams:
+        stream.send(kind, payload)
+    assert stream.answers()[0][:2] == ("error", "bad_request")
+    stream.close()
+    assert vm.alive()
 
 
 # --- QEMU ---
@@ -474,11 +606,16 @@ def exec_frame(stream, command):
     lab.frame(lab.A_EXEC, 1, b"rubbish"),
     exec_frame(1, "sleep 60") + lab.frame(lab.A_STDIN, 1, b"x" * 32768) * 16,
     exec_frame(1, "sleep 60") + lab.frame(lab.A_CREDIT, 1, struct.pack("<I", 1)),
+    lab.frame(lab.A_FILE, 1, b"rubbish"),
+    lab.frame(lab.A_FILE, 1, wire.encode("stream_file", op=lab.F_READ, path="x")) + lab.frame(lab.A_STDIN, 1, b"x"),
+    lab.frame(lab.A_ATTACH, 1, b"rubbish"),
+    lab.frame(lab.A_EXECS, 2) + lab.frame(lab.A_EXECS, 1),
+    lab.frame(lab.A_EXEC_SIGNAL, 1, wire.encode("stream_exec_signal", exec=1)),
     lab.frame(lab.A_HOLD) + lab.frame(lab.A_PING, 0, b"12345678"),
     lab.frame(lab.A_STEP, 0, b"x" * 30),
     struct.pack("<III", 1 << 31, lab.A_STDIN, 1),
-], ids=["zeros", "noise", "no stream", "wrong way", "an id twice", "bad record", "past credit", "too much credit",
-        "spoke while held", "bad step", "huge"])
+], ids=["zeros", "noise", "no stream", "wrong way", "an id twice", "bad record", "past credit", "too much credit", "bad file",
+        "input of a READ", "bad attach", "ids that fall", "signal 0", "spoke while held", "bad step", "huge"])
 def test_the_agent_resets_and_answers_the_next_hello(agent, attack):
     process, sock = agent
     greet(sock, b"0" * 16)

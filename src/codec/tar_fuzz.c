@@ -33,7 +33,37 @@ static void check_name(struct str name)
 		abort();
 }
 
+/* What looks like a header gets the sum that it should have: no fuzzer finds that. */
+static void mend_sums(uint8_t *p, size_t n)
+{
+	for (; n >= TAR_BLOCK; p += TAR_BLOCK, n -= TAR_BLOCK) {
+		unsigned sum = 0;
+		if (memcmp(p + 257, "ustar", 5) != 0)
+			continue;
+		memset(p + 148, ' ', 8);
+		for (size_t i = 0; i < TAR_BLOCK; i++)
+			sum += p[i];
+		for (size_t i = 6; i > 0; i--, sum >>= 3)
+			p[147 + i] = (uint8_t)('0' + (sum & 7));
+	}
+}
+
+static void read_all(const uint8_t *data, size_t size);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	uint8_t *mended = malloc(size + 1);
+
+	if (size)
+		memcpy(mended, data, size);
+	read_all(data, size);
+	mend_sums(mended, size);
+	read_all(mended, size);
+	free(mended);
+	return 0;
+}
+
+static void read_all(const uint8_t *data, size_t size)
 {
 	size_t step = size ? 1 + data[0] * 7u : 1, have = 0;
 	struct str in = str_make(data, 0), piece;
@@ -69,5 +99,4 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		}
 	}
 	tar_reader_finish(&r);
-	return 0;
 }
