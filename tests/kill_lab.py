@@ -448,7 +448,7 @@ class KillRun:
             try:
                 mine = str(self.iron.dir) in pathlib.Path(f"/proc/{pid}/cmdline").read_text() or \
                     f"/{self.iron.name}" in pathlib.Path(f"/proc/{pid}/cgroup").read_text() or self.is_child(pid)
-                n += mine and os.readlink(f"/proc/{pid}/exe") == program
+                n += mine and os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)") == program
             except OSError:
                 pass
         return n
