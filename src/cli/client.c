@@ -159,6 +159,9 @@ int client_no_answer(const struct client *c, CURLcode e, const char *detail, str
 		return error_set(reterr, -EINTR, "interrupted");
 	case CURLE_OPERATION_TIMEDOUT:
 		return error_set(reterr, -EIO, "%s did not answer in time (%s); IRON_API_TIMEOUT=SECONDS waits longer", c->settings->url, why);
+	case CURLE_PARTIAL_FILE:
+	case CURLE_GOT_NOTHING:
+		return error_set(reterr, -EIO, "%s broke off in the middle of its answer (%s)", c->settings->url, why);
 	case CURLE_WRITE_ERROR:
 		return error_set(reterr, -EIO, "%s answered more than %zu MiB; is the URL right?", c->settings->url, ANSWER_MAX >> 20);
 	default:

@@ -8,7 +8,8 @@
 #define REDRAWN_MS 100
 #define PLAIN_AFTER_MS 1000
 #define PLAIN_EACH_MS 10000
-#define BAR_COLUMNS 24
+#define TEXT_COLUMNS 64 /* what stands beside the bar */
+#define BAR_MAX ((size_t)30)
 
 void progress_start(struct progress *p, const char *title)
 {
@@ -64,15 +65,19 @@ void progress_tick(struct progress *p, const char *detail)
 	p->drawn_ms = now;
 }
 
+/* As wide as there is room for; nothing where there is not enough. */
 static char *bar(uint64_t done, uint64_t total)
 {
 	_cleanup_(buf_finish) struct buf b = {0};
-	size_t full = total ? (size_t)((double)done / (double)total * BAR_COLUMNS) : 0;
+	size_t window = out_window(STDERR_FILENO), columns = window > TEXT_COLUMNS + 8 ? MIN(window - TEXT_COLUMNS, BAR_MAX) : 0;
+	size_t full = total ? (size_t)((double)done / (double)total * (double)columns) : 0;
 
+	if (columns == 0 || total == 0)
+		return xstrdup("");
 	buf_append_byte(&b, '[');
-	for (size_t i = 0; i < BAR_COLUMNS; i++)
+	for (size_t i = 0; i < columns; i++)
 		buf_append_byte(&b, i < full ? '=' : i == full ? '>' : ' ');
-	buf_append_byte(&b, ']');
+	buf_append_z(&b, "] ");
 	return buf_take_z(&b);
 }
 
@@ -88,8 +93,8 @@ void progress_bytes(struct progress *p, uint64_t done, uint64_t total)
 	double rate = (double)done * 1000 / (double)age;
 	_cleanup_free_ char *got = out_size((double)done), *all = out_size((double)total), *speed = out_size(rate);
 	_cleanup_free_ char *left = total && rate > 0 ? out_duration((uint64_t)((double)(total - done) / rate * 1000)) : NULL;
-	_cleanup_free_ char *gauge = terminal && total && out_window(STDERR_FILENO) >= 72 ? bar(done, total) : xstrdup("");
-	_cleanup_free_ char *text = total ? xasprintf("%s %s%s%3d%%  %s of %s  %s/s  %s left", p->title, gauge, *gauge ? " " : "",
+	_cleanup_free_ char *gauge = terminal ? bar(done, total) : xstrdup("");
+	_cleanup_free_ char *text = total ? xasprintf("%s %s%3d%%  %s of %s  %s/s  %s left", p->title, gauge,
 						      (int)((double)done / (double)total * 100), got, all, speed, left ? left : "?")
 					  : xasprintf("%s %s  %s/s", p->title, got, speed);
 	if (terminal)

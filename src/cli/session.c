@@ -137,32 +137,30 @@ struct conversation {
 	uint64_t interrupted_ms;
 };
 
-/* Raw input without the escapes; true when the person left. */
-static bool take_escapes(struct conversation *v, char *data, size_t *len, size_t room)
+/* Raw input without the escapes, as far as the person stayed; true when they left. */
+static bool take_escapes(struct conversation *v, char *data, size_t *len)
 {
 	char out[2 * CHUNK];
+	bool left = false;
 	size_t n = 0;
 
-	for (size_t i = 0; i < *len; i++) {
+	for (size_t i = 0; i < *len && !left; i++) {
 		char b = data[i];
-		if (v->tilde) {
-			v->tilde = false;
-			if (b == '.')
-				return true;
-			out[n++] = '~';
-			v->line_start = false;
-			if (b == '~')
-				continue;
-		} else if (v->line_start && b == '~') {
+		if (v->line_start && !v->tilde && b == '~') {
 			v->tilde = true;
 			continue;
 		}
-		out[n++] = b;
+		left = v->tilde && b == '.';
+		if (v->tilde && !left && b != '~')
+			out[n++] = '~';
+		v->tilde = false;
+		if (!left)
+			out[n++] = b;
 		v->line_start = b == '\r' || b == '\n';
 	}
-	*len = MIN(n, room);
-	memcpy(data, out, *len);
-	return false;
+	*len = n;
+	memcpy(data, out, n);
+	return left;
 }
 
 static int send_stdin(struct conversation *v)
@@ -172,10 +170,7 @@ static int send_stdin(struct conversation *v)
 
 	if (n > 0) {
 		size_t len = (size_t)n;
-		if (v->s->tty && take_escapes(v, chunk, &len, sizeof chunk)) {
-			v->s->left = true;
-			return 0;
-		}
+		v->s->left = v->s->tty && take_escapes(v, chunk, &len);
 		return len ? ws_send(v->w, CHANNEL_STDIN, chunk, len) : 0;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
