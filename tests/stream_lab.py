@@ -26,6 +26,7 @@ class End:
         self.error = None
         self.asked = None
         self.received = 0
+        self.enough = False
         self.finished = threading.Event()
         self.began = threading.Event()
         api.control.on[op] = self.open
@@ -44,6 +45,8 @@ class End:
             self.asked = wire.decode(REQUESTS[self.kind], data) if self.kind in REQUESTS else data
             self.began.set()
             self.script(self)
+        except BrokenPipeError:
+            self.enough = True  # iron-api has all it wanted
         except BaseException as e:
             self.error = e
         finally:

@@ -1,17 +1,17 @@
 """files, archives and the console over the API, with iron-control, irond and iron-vm played by the test: streams, bounds, hostile guests"""
 
 import http.client
+import io
 import os
 import re
 import socket
 import struct
+import tarfile
 import threading
 import time
-import urllib.parse
 
 import pytest
 
-import stream_lab
 from api_lab import KEY, Api, read_all
 from harness import wait_for
 from stream_lab import End, FILE_OPS, VM
@@ -23,7 +23,9 @@ SIZE = 12 << 20  # far past max_body_bytes and every buffer
 @pytest.fixture(scope="module")
 def api():
     with Api() as a:
+        before = a.descriptors()
         yield a
+        wait_for("descriptors to be closed", lambda: a.descriptors() <= before + 1)  # iron-control's channel is a new one
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +65,11 @@ def error(answer, status, code):
     return answer.json["error"]["message"]
 
 
-def outcome(api, path=None):
-    wait_for("its record", lambda: api.control.closed)
-    return api.control.closed[-1]
+def outcome(api, end):
+    """What iron-control was told of that channel's end: it comes after the answer, and may come after the next call."""
+    def mine():
+        return [c for c in api.control.closed if c["path"] == end.asked["path"] and c["op"] == end.request.op]
+    return wait_for("its record", mine)[-1]
 
 
 # --- out ---
@@ -87,7 +91,7 @@ def test_a_file_as_it_is(api):
         "Last-Modified": "Tue, 14 Nov 2023 22:13:20 GMT"}
     assert (FILE_OPS[e.asked["op"] - 1], e.asked["path"], e.asked["user"]) == ("READ", b'/a b/\xff"', b"root")
     assert (e.request.path, e.request.user) == (b'/a b/\xff"', b"root")
-    closed = outcome(api)
+    closed = outcome(api, e)
     assert (closed["outcome"], closed["received"], closed["sent"], closed["path"]) == (b"done", 100_000, 0, b'/a b/\xff"')
 
 
@@ -149,9 +153,9 @@ def test_one_connection_many_transfers(api):
 def test_a_cut_file_is_seen(api, script, why):
     e = End(api, "VM_FILE_GET", script)
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
-        api.call("GET", FILES + "?path=x")
+        api.call("GET", FILES + "?path=cut-" + why)
     e.join()
-    assert outcome(api)["outcome"] != b"done"
+    assert outcome(api, e)["outcome"] != b"done"
 
 
 def test_a_cut_file_is_seen_in_http_1_0(plain):
@@ -219,7 +223,7 @@ def test_a_body_of_any_size_arrives(api, form):
     a = e.asked
     assert (FILE_OPS[a["op"] - 1], a["path"], a["mode"], a["owner"], a["recursive"], a["user"]) == ("WRITE", b"/tmp/x", 0o600, b"dev:staff", True, b"root")
     assert e.received < len(data) / 1000  # many small chunks are few datagrams
-    closed = outcome(api)
+    closed = outcome(api, e)
     assert (closed["outcome"], closed["sent"]) == (b"done", len(data))
 
 
@@ -516,15 +520,42 @@ def test_a_nul_in_a_path_is_refused(api):
 
 # --- archives, console ---
 
-def test_archives_both_ways(api):
-    data = os.urandom(SIZE)
+def member(name, data=b"", type=tarfile.REGTYPE, link=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = type, link, len(data)
+    return info, data
 
-    def script(e):
-        e.info(kind=2)
-        for at in range(0, len(data), 30_000):
-            e.send("STDOUT", data[at:at + 30_000])
-        e.send("DONE")
-    e = End(api, "VM_ARCHIVE_GET", script)
+
+def tar(*members, form=tarfile.PAX_FORMAT):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as t:
+        for info, data in members:
+            t.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+HONEST = [member("./", type=tarfile.DIRTYPE), member("a/" + "n" * 200, os.urandom(SIZE)), member("a/l", type=tarfile.SYMTYPE, link="n"),
+          member("a/up", type=tarfile.SYMTYPE, link="../top"), member("h", type=tarfile.LNKTYPE, link="a/l"), member("ü\n"), member("empty")]
+HARMFUL = {
+    "absolute": [member("/etc/passwd", b"x")], "up": [member("../x", b"x")], "up inside": [member("a/../../x", b"x")],
+    "a link out": [member("l", type=tarfile.SYMTYPE, link="/etc")], "a link up": [member("a/l", type=tarfile.SYMTYPE, link="../../x")],
+    "a link up in disguise": [member("a/l", type=tarfile.SYMTYPE, link="b/../../../x")], "a hard link out": [member("h", type=tarfile.LNKTYPE, link="/etc/passwd")],
+    "a hard link up": [member("h", type=tarfile.LNKTYPE, link="../x")], "a device": [member("d", type=tarfile.CHRTYPE)],
+    "a block device": [member("d", type=tarfile.BLKTYPE)], "a pipe": [member("p", type=tarfile.FIFOTYPE)], "a long way up": [member("a/" * 100 + "../" * 101 + "x", b"x")],
+}
+
+
+def send_archive(e, data, step=30_000):
+    e.info(kind=2)
+    for at in range(0, len(data), step):
+        e.send("STDOUT", data[at:at + step])
+    e.send("DONE")
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_archives_both_ways(api, form):
+    data = tar(*HONEST, form=form)
+    e = End(api, "VM_ARCHIVE_GET", lambda e: send_archive(e, data))
     answer = api.call("GET", FILES + "/archive?path=/a")
     e.join()
     assert (answer.status, answer.headers["Content-Type"], answer.body == data) == (200, "application/x-tar", True)
@@ -533,6 +564,34 @@ def test_archives_both_ways(api):
     answer = api.call("PUT", FILES + "/archive?path=/a", data)
     assert (answer.status, answer.json["data"]["type"], e.join().got == data) == (200, "directory", True)
     assert FILE_OPS[e.asked["op"] - 1] == "UNPACK"
+    small = tar(*HONEST[2:], form=form)
+    e = End(api, "VM_ARCHIVE_GET", lambda e: send_archive(e, small, 7))
+    assert api.call("GET", FILES + "/archive?path=/a").body == small
+
+
+@pytest.mark.parametrize("what", HARMFUL)
+def test_what_would_leave_its_directory_is_not_handed_on(api, what):
+    """At the front it is refused, later the archive is cut; what comes in is refused before the machine sees it."""
+    data = tar(*HARMFUL[what])
+    End(api, "VM_ARCHIVE_GET", lambda e: send_archive(e, data))
+    assert error(api.call("GET", FILES + "/archive?path=/a"), 422, "validation_error").startswith("unsafe")
+    End(api, "VM_ARCHIVE_GET", lambda e: send_archive(e, tar(member("first", bytes(100_000)), *HARMFUL[what])))
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        api.call("GET", FILES + "/archive?path=/a")
+    e = End(api, "VM_ARCHIVE_PUT", lambda e: setattr(e, "got", e.stdin()))
+    assert error(api.call("PUT", FILES + "/archive?path=/" + what.replace(" ", "-"), data), 422, "validation_error").startswith("unsafe")
+    assert e.join().got is None and e.received == 0
+    assert outcome(api, e)["outcome"] == b"validation_error"
+
+
+@pytest.mark.parametrize("data", [b"x" * 2000, bytes(10240) + b"x" * 512, tar(member("a")) + tar(member("../b")), tar(member("a", b"x" * 600))[:1024]],
+                         ids=["none", "behind its end", "two", "cut"])
+def test_what_is_no_whole_archive(api, data):
+    End(api, "VM_ARCHIVE_GET", lambda e: send_archive(e, data))
+    try:
+        assert api.call("GET", FILES + "/archive?path=/a").status in (422, 500)
+    except (http.client.IncompleteRead, ConnectionError):
+        pass
 
 
 def test_the_console_as_it_is(api):

@@ -2,12 +2,14 @@
 
 import hashlib
 import http.client
+import io
 import json
 import os
 import re
 import socket
 import ssl
 import struct
+import tarfile
 import threading
 from urllib.parse import urlencode
 
@@ -189,6 +191,37 @@ def test_many_at_a_time(iron, vm):
         t.join(100)
     assert not wrong and not any(t.is_alive() for t in threads)
     iron.sh(vm, "rm /tmp/many*")
+
+
+def tree(tar):
+    return {m.name.rstrip("/"): (m.type, m.mode, m.linkname, tar.extractfile(m).read() if m.isreg() else None) for m in tar if m.name.strip("./")}
+
+
+def test_archives_both_ways(iron, vm):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as t:
+        for name, kind, mode, link, data in (("sub", tarfile.DIRTYPE, 0o755, "", b""), ("sub/" + "n" * 150, tarfile.REGTYPE, 0o751, "", os.urandom(3 << 20)),
+                                             ("sub/l", tarfile.SYMTYPE, 0o777, "../top", b""), ("top", tarfile.REGTYPE, 0o600, "", b"t")):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.linkname, info.size = kind, mode, link, len(data)
+            t.addfile(info, io.BytesIO(data))
+    answer = iron.api("PUT", files(vm, "/archive", path="/home/agent/unpacked"), out.getvalue())
+    assert (answer.status, answer.json["data"]["type"]) == (200, "directory"), answer.body
+    assert iron.run(vm, "stat", "-c", "%U %a", "/home/agent/unpacked/sub/" + "n" * 150)["stdout"] == "agent 751\n"
+    assert iron.run(vm, "cat", "/home/agent/unpacked/sub/l")["stdout"] == "t"
+    answer = iron.api("GET", files(vm, "/archive", path="/home/agent/unpacked"))
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/x-tar")
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as sent, tarfile.open(fileobj=io.BytesIO(answer.body)) as got:
+        assert tree(got) == tree(sent)
+    for name, kind, link in (("../up", tarfile.REGTYPE, ""), ("l", tarfile.SYMTYPE, "/etc"), ("d", tarfile.CHRTYPE, "")):
+        bad = io.BytesIO()
+        with tarfile.open(fileobj=bad, mode="w") as t:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, link
+            t.addfile(info)
+        failed(iron.api("PUT", files(vm, "/archive", path="/home/agent/bad"), bad.getvalue()), 422, "validation_error", "unsafe")
+    iron.sh(vm, "mkdir /home/agent/leads; ln -s /etc /home/agent/leads/out")
+    failed(iron.api("GET", files(vm, "/archive", path="/home/agent/leads")), 422, "validation_error", "out: a link that leads out")
 
 
 def test_no_room_is_said_and_leaves_nothing(iron, vm):

@@ -284,6 +284,7 @@ void execs_get(struct call *c)
 	struct exec_get_work *x;
 	uint64_t offset = asked->offset;
 
+	c->wants_events = c->wants_events && !conn_to_head(c->conn);
 	/* a client that was cut off goes on where it was (HTML, section 9.2.4) */
 	if (c->wants_events && !asked->offset_given && c->last_event.len &&
 	    str_parse_u64(c->last_event, INT64_MAX, &offset)) {

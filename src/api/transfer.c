@@ -1,13 +1,14 @@
 /* The bytes of a file or of a tree, out (download) and in (upload), any size, through the room of a few pieces: what the
  * client does not take is not read from the VM, what the VM does not take is not read from the client.
  *
- * Out: the head is known with the VM's INFO; an empty file's with its end. What breaks later cuts the connection. In: iron-control and
+ * Archives are looked at as they pass (archive.h). Out: the head is known with the VM's INFO; an empty file's with its end. What breaks later cuts the connection. In: iron-control and
  * the VM's ERROR are heard before the body is asked for; a client that leaves closes the channel before STDIN_EOF, and the
  * old file stays. */
 #include <errno.h>
 #include <stdio.h>
 #include <time.h>
 
+#include "api/archive.h"
 #include "api/files.h"
 #include "api/question.h"
 #include "api/starts.h"
@@ -18,6 +19,7 @@
 struct transfer {
 	struct question q;
 	bool is_archive, bounded;
+	struct archive archive; /* looked at, either way */
 	struct buf info_bytes; /* what info's strings borrow from; empty: it has not come */
 	struct stream_file_info info;
 	bool asked_body, sent_eof, eof_due;
@@ -38,7 +40,21 @@ static int take_info(struct transfer *x, struct str data)
 
 static void finish(struct question *q)
 {
-	buf_finish(&((struct transfer *)q)->info_bytes);
+	struct transfer *x = (struct transfer *)q;
+
+	archive_finish(&x->archive);
+	buf_finish(&x->info_bytes);
+}
+
+/* False: it was no archive to be handed on, and the call has ended. */
+static bool look_at(struct transfer *x, struct str data)
+{
+	struct error e = {0};
+
+	if (!x->is_archive || archive_push(&x->archive, data, &e) == 0)
+		return true;
+	question_fail_code(&x->q, CODE_VALIDATION_ERROR, e.text);
+	return false;
 }
 
 static struct transfer *start(struct call *c, const struct question_ops *ops)
@@ -46,6 +62,7 @@ static struct transfer *start(struct call *c, const struct question_ops *ops)
 	struct transfer *x = xcalloc(1, sizeof *x);
 
 	x->is_archive = c->op == OP_VM_ARCHIVE_GET || c->op == OP_VM_ARCHIVE_PUT;
+	archive_init(&x->archive);
 	c->outlives_eof = true;
 	question_start(&x->q, c, ops);
 	return x;
@@ -112,7 +129,8 @@ static void begin(struct transfer *x, uint64_t length)
 static int down_end(struct transfer *x)
 {
 	struct conn *conn = x->q.call->conn;
-	bool whole = conn_to_head(conn) || !x->bounded || conn_answer_is_full(conn);
+	bool all = x->is_archive ? archive_is_whole(&x->archive) : !x->bounded || conn_answer_is_full(conn);
+	bool whole = conn_to_head(conn) || all;
 
 	channel_note_outcome(x->q.channel, whole ? STR("done") : STR("cut"));
 	call_answer_end(x->q.call, 200, whole);
@@ -132,10 +150,11 @@ static int down_info(struct transfer *x, struct str data)
 		begin(x, x->is_archive || x->info.kind != FILE_REGULAR ? CONN_LENGTH_UNKNOWN : x->info.size);
 		return down_end(x);
 	}
-	/* a file without a size may have bytes all the same (/proc) */
-	if (x->is_archive || x->info.kind != FILE_REGULAR)
+	/* A file without a size may have bytes all the same (/proc). What an archive begins with is looked at first, so that
+	 * its refusal may still be an answer. */
+	if (!x->is_archive && x->info.kind != FILE_REGULAR)
 		begin(x, CONN_LENGTH_UNKNOWN);
-	else if (x->info.size)
+	else if (!x->is_archive && x->info.size)
 		begin(x, x->info.size);
 	return 0;
 }
@@ -144,6 +163,8 @@ static int down_bytes(struct transfer *x, struct str data)
 {
 	if (!x->info_bytes.len)
 		return -EPROTO;
+	if (!look_at(x, data))
+		return 0;
 	if (!x->q.begun)
 		begin(x, CONN_LENGTH_UNKNOWN);
 	if (conn_answer_write(x->q.call->conn, data))
@@ -169,6 +190,8 @@ static int down_data(struct question *q, enum stream_kind kind, struct str data)
 	if (kind == STREAM_STDOUT)
 		return down_bytes(x, data);
 	if (kind != STREAM_DONE || !x->info_bytes.len)
+		return -EPROTO;
+	if (!q->begun && x->is_archive)
 		return -EPROTO;
 	if (!q->begun)
 		begin(x, 0);
@@ -198,6 +221,8 @@ static void up_bytes(struct str data, void *user)
 {
 	struct question *q = user;
 
+	if (!look_at(user, data))
+		return;
 	channel_send(q->channel, STREAM_STDIN, data);
 	/* Waiting for room the VM has its deadline, waiting for the client the connection has. */
 	question_expect(q, channel_can_send(q->channel) ? 0 : STALL_MS);
