@@ -107,6 +107,19 @@ def test_killed_and_started_again(iron, vm):
     wait_for("the door", lambda: works(iron, vm))
 
 
+def test_what_it_used_is_still_known(iron, vm):
+    """The counters outlive irond: of the group, of QEMU and of the tap."""
+    before = iron.call("GET", f"/vms/{vm['id']}/stats")
+    assert before["running"] and before["network_sent_bytes"] > 500 and before["network_received_bytes"] > 500
+    assert before["cpu_time_ms"] > 100 and before["memory_peak_bytes"] > 30 << 20
+    kill_irond(iron)
+    iron.start_irond()
+    after = iron.call("GET", f"/vms/{vm['id']}/stats")
+    for name in ("network_sent_bytes", "network_received_bytes", "cpu_time_ms", "memory_peak_bytes"):
+        assert after[name] >= before[name], name
+    assert after["generation"] == before["generation"]
+
+
 def test_stopped_and_started_again(iron, vm):
     before, roles = boot_id(iron, vm), lasting(iron)
     assert "1 VM runs on" in iron.irond("stop")
