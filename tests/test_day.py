@@ -223,6 +223,17 @@ def test_evening_power_cut(day):
     assert iron.call("GET", "/me", key=day.keys["ci"])["scopes"] == ["vm:read", "vm:run"]
 
 
+def test_late_stop_and_start_of_it_all(day):
+    """irond stop --vms is no stop of a VM's: what is to run always is back with irond."""
+    iron = day.iron
+    iron.end()
+    iron.start_irond()
+    for name in day.vms:
+        day.until(name, "ready" if name.endswith("always") else "stopped")
+    assert day.show("a-disk")["status_reason"] == "iron was stopped"
+    assert day.iron.call("GET", f"/vms/{day.vms['a-disk']['id']}/sessions")[0]["end_reason"] == "iron was stopped"
+
+
 def test_night_nothing_is_left(day):
     iron = day.iron
     iron.call("DELETE", f"/vms/{day.vms['a-plain']['id']}", status=204)

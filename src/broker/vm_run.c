@@ -203,7 +203,7 @@ void vm_set_exit_reason(struct vm *v, int status)
 	wait_status_format(status == VM_STATUS_UNSEEN ? 0 : status, text);
 	if (v->group && cgroup_oom_kills(v->group) > 0)
 		snprintf(v->reason, sizeof v->reason, "out of memory: QEMU needed more than its limit");
-	else if (v->killed)
+	else if (v->killed || v->b->stopping == STOP_VMS)
 		snprintf(v->reason, sizeof v->reason, "killed");
 	else if (status == VM_STATUS_UNSEEN)
 		snprintf(v->reason, sizeof v->reason,

@@ -266,6 +266,28 @@ static void test_after_irond_was_stopped(void **state)
 	assert_int_equal(f->starts, 2);
 }
 
+/* The same, gently: the guest powers off since irond asked it to. Starts that fall into that time are not failures. */
+static void test_while_irond_stops(void **state)
+{
+	struct fake *f = *state;
+	uint64_t gently = always(f);
+
+	fake_exit(f, gently, 0, "killed");
+	fake_turn(f);
+	assert_reason(f, gently, "iron was stopped");
+	f->start.code = -ESHUTDOWN;
+	f->restart_always = true;
+	uint64_t late = fake_vm_create(f, "late", NULL);
+	fake_wait_ms(f, 300);
+	assert_int_equal(fake_state(f, late), VM_STARTING);
+	fake_stop_control(f);
+	fake_reboot(f);
+	f->start.code = 0;
+	fake_start_control(f);
+	fake_until_state(f, gently, VM_READY);
+	fake_until_state(f, late, VM_READY);
+}
+
 /* iron-control dies at each step of a restart. */
 static void test_a_restart_goes_on_from_each_step(void **state)
 {
@@ -311,6 +333,7 @@ int main(void)
 		T(test_a_start_that_was_asked_for_fails_at_once),
 		T(test_after_a_reboot),
 		T(test_after_irond_was_stopped),
+		T(test_while_irond_stops),
 		T(test_a_restart_goes_on_from_each_step),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -131,8 +131,8 @@ void lives_on_report(struct lives *l, uint64_t vm, const struct msg_vm_state *m)
 
 /* --- QEMU ended --- */
 
-/* Nobody asked for it: stopped if the guest powered itself off, or if irond ended it because it was itself told to
- * stop; failed otherwise. QEMU's wait status decides: iron-vm sees the same closed socket in every case. */
+/* Nobody asked for it: stopped if irond ended it because it was itself told to stop (however gently), or if the guest
+ * powered itself off; failed otherwise. QEMU's wait status decides: iron-vm sees the same closed socket in every case. */
 static bool was_powered_off(int64_t status)
 {
 	return status == 0;
@@ -145,7 +145,7 @@ static bool was_ended_by_irond(const char *reason)
 
 static void on_unasked_exit(struct life *f, int64_t status, const char *reason)
 {
-	bool off = was_powered_off(status), ended = !off && was_ended_by_irond(reason);
+	bool ended = was_ended_by_irond(reason), off = !ended && was_powered_off(status);
 	char text[600];
 
 	snprintf(text, sizeof text, "%s%.480s", off || ended ? "" : "its machine ended: ",
@@ -175,9 +175,9 @@ static const char *end_reason(const struct life *f, int64_t status, const char *
 		return "destroyed";
 	if (f->job == JOB_START && f->undoing)
 		return "the start failed";
-	if (was_powered_off(status))
-		return "the guest powered off";
-	return was_ended_by_irond(reason) ? "iron was stopped" : reason;
+	if (was_ended_by_irond(reason))
+		return "iron was stopped";
+	return was_powered_off(status) ? "the guest powered off" : reason;
 }
 
 static const struct rec_vm_usage *usage_decode(struct str usage, struct rec_vm_usage *space)

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "control/life_internal.h"
 #include "control/vms.h"
 
@@ -61,6 +62,10 @@ static enum step_run undo_prepare(struct life *f)
 
 static void started(struct life *f, int code, const char *reason)
 {
+	if (code == -ESHUTDOWN) {
+		log_info("a start is left to the next irond", "vm=%s", log_id("vm_", f->id));
+		return;
+	}
 	if (code) {
 		life_fail(f, "start: %s", reason);
 		return;
