@@ -177,8 +177,8 @@ WIRE_DECLARE(msg_key_create, MSG_KEY_CREATE_FIELDS);
 WIRE_DECLARE(msg_page, MSG_PAGE_FIELDS);
 
 /* For the record: an API call that ended in iron-api itself (401 without a key, 404, 422 …), or the latency and status
- * of one that did not. count: calls that nothing else is told of, because iron-control was away: 0 and 1 are one. Not
- * answered. */
+ * of one that did not. count: not a call, but so many of which nothing else is told, because iron-control was away.
+ * Not answered. */
 #define MSG_API_RECORD_FIELDS(F, T)                                                                                    \
 	REQ(F, T) F(T, str, method, 16) F(T, str, path, 255) F(T, u16, status, 999) F(T, u32, duration_us, 0)  \
 	F(T, u32, count, 0)

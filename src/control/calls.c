@@ -85,10 +85,12 @@ static void tell_count(struct calls *c, struct stream *s)
 	if (s->count == 0)
 		return;
 	detail_add_u64(&d, "count", s->count);
-	detail_add(&d, "method", str_of(s->method));
-	detail_add(&d, "path", str_of(s->path));
-	detail_add(&d, "client", str_of(s->client));
-	detail_add_u64(&d, "longest_us", s->longest_us);
+	if (s->method[0]) {
+		detail_add(&d, "method", str_of(s->method));
+		detail_add(&d, "path", str_of(s->path));
+		detail_add(&d, "client", str_of(s->client));
+		detail_add_u64(&d, "longest_us", s->longest_us);
+	}
 	write_event(c, s, &d, 0, str_of(s->address));
 	s->count = s->longest_us = 0;
 }
@@ -104,7 +106,7 @@ static void copy(struct str s, char *ret, size_t size)
 
 static void count(struct stream *s, const struct msg_api_record *m)
 {
-	s->count += m->count ? m->count : 1;
+	s->count++;
 	s->longest_us = MAX(s->longest_us, (uint64_t)m->duration_us);
 	copy(m->method, s->method, sizeof s->method);
 	copy(m->path, s->path, sizeof s->path);
@@ -157,6 +159,11 @@ void calls_note(struct calls *c, const struct msg_api_record *m)
 		store_key_find(c->store, (const uint8_t *)m->key_hash.p, &a, &key);
 	kind.key = key.row.id;
 	kind.workspace = key.workspace;
+	if (m->count) { /* once a life of iron-control's: not kept for later, when there may be another */
+		kind.count = m->count;
+		tell_count(c, &kind);
+		return;
+	}
 	if (is_change(&kind, m->method)) {
 		tell_call(c, &kind, m);
 		return;
@@ -164,7 +171,7 @@ void calls_note(struct calls *c, const struct msg_api_record *m)
 	if (!kind.key)
 		kind.op = OP_COUNT;
 	struct stream *s = stream_get(c, &kind);
-	if (s && m->count <= 1 && take_token(s, mono_ms())) {
+	if (s && take_token(s, mono_ms())) {
 		kind.op = m->op;
 		tell_call(c, &kind, m);
 		return;

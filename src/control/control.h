@@ -9,7 +9,7 @@
 #include "store/store.h"
 
 /* Of the loop's priorities: requests and channels have the middle one, which is libevent's default; the index of the
- * journal and what is counted over it the last. */
+ * journal the last. */
 #define CONTROL_PRIORITIES 3
 #define CONTROL_IDLE 2
 

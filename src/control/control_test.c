@@ -10,8 +10,11 @@
 #include <cmocka.h>
 
 #include "audit/journal.h"
+#include "audit/segment.h"
+#include "base/clock.h"
 #include "control/fake.h"
 #include "model/scope.h"
+#include "os/fdutil.h"
 
 static int setup(void **state)
 {
@@ -449,6 +452,50 @@ static void test_the_journal_is_followed_into_the_index(void **state)
 	close(f->segments);
 }
 
+/* The journal keeps what the index forgets: what is old is not indexed, and what has become old goes. */
+static void test_the_index_forgets(void **state)
+{
+	struct fake *f = *state;
+	uint64_t workspace = ask_workspace(f);
+	const struct record_open open_record = {.workspace = workspace, .host = STR("denied.example"), .protocol = PROTO_TLS,
+						.verdict = VERDICT_DENIED};
+	_cleanup_(buf_finish) struct buf payload = {0}, segment = {0};
+	uint8_t header[SEGMENT_HEADER_SIZE];
+	struct store_tx tx = {0};
+	char path[80];
+
+	fake_stop_control(f);
+	assert_int_equal(store_begin(f->store, STORE_NORMAL, &tx), 0);
+	assert_int_equal(store_index_put(f->store, 1, real_ms() - 2 * 86400000LL, RECORD_OPEN, &open_record), 0);
+	assert_int_equal(store_index_advance(f->store, &(struct msg_audit_head){1, SEGMENT_HEADER_SIZE, 1}), 0);
+	assert_int_equal(store_commit(&tx), 0);
+	wire_encode(&record_open_wire, &open_record, &payload);
+	segment_header_encode(&(struct segment_header){.number = 1, .first_seq = 2, .created_ns = 7}, header);
+	buf_append(&segment, header, sizeof header);
+	for (uint64_t i = 0; i < 2; i++) {
+		struct segment_record r = {.seq = 2 + i, .time_ns = (real_ms() - (i ? 0 : 2 * 86400000LL)) * 1000000,
+					   .type = RECORD_OPEN, .payload = buf_str(&payload)};
+		assert_int_equal(segment_record_encode(&r, &segment), 0);
+	}
+	snprintf(path, sizeof path, "%s/journal", f->dir);
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_int_equal(file_replace(path, "00000000000000000001.seg", buf_str(&segment), 0600), 0);
+	f->segments = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	f->config.index_days = 1;
+	fake_start_control(f);
+	ipc_notify(f->audit, MSG_TYPE_msg_audit_head, &(struct msg_audit_head){1, segment.len, 3}, NULL, 0);
+	struct msg_audit_head at = {0};
+	for (int i = 0; i < 1000 && at.seq < 3; i++) {
+		fake_turn(f);
+		assert_int_equal(store_index_position(f->store, &at), 0);
+	}
+	for (uint64_t end = mono_ms() + 8000; count_events(f) != 1 && mono_ms() < end;)
+		fake_turn(f);
+	assert_int_equal(count_events(f), 1);
+	close(f->segments);
+	f->segments = -1;
+}
+
 /* --- whose things they are --- */
 
 /* A key with every scope in a workspace of its own; the fake uses it from now on. */
@@ -540,6 +587,8 @@ int main(void)
 		T(test_lists_and_host),
 		T(test_ready_names_who_is_silent),
 		T(test_the_journal_is_followed_into_the_index),
+		T(test_the_index_forgets),
+		T(test_the_index_forgets),
 		T(test_another_workspace_is_as_if_it_were_not_there),
 		T(test_the_api_dies_while_it_waits),
 		T(test_irond_goes),

@@ -4,7 +4,7 @@
 #include "control/ops.h"
 
 #define SUMMARY_HOSTS 1000
-#define SUMMARY_TURN_MS 20
+#define SUMMARY_TURN_MS 10
 #define INDEX_WAIT_MS 5000
 
 /* What an index that is being built would leave out must not look as if it had not happened. A small one is waited for. */

@@ -266,11 +266,8 @@ void request_again(struct request *r)
 {
 	static const struct timeval now;
 
-	if (!r->again) {
+	if (!r->again)
 		r->again = evtimer_new(r->control->base, on_again, r);
-		if (r->again)
-			event_priority_set(r->again, CONTROL_IDLE);
-	}
 	if (!r->again || evtimer_add(r->again, &now))
 		request_fail(r, CODE_INTERNAL, "no timer");
 }

@@ -291,7 +291,7 @@ struct tail *tail_create(struct event_base *base, struct store *store, struct li
 {
 	static const struct audit_index_sink sink = {sink_position, sink_begin,    sink_put,
 	                                             sink_commit,   sink_rollback, sink_want};
-	static const struct timeval soon = {.tv_sec = 5};
+	static const struct timeval soon = {.tv_sec = 1};
 	struct tail *t = xcalloc(1, sizeof *t);
 
 	*t = (struct tail){.store = store, .links = links, .keep_days = keep_days, .whole = whole, .user = user};

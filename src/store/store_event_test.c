@@ -261,7 +261,6 @@ static void test_general_columns(void **state)
 static struct row_summary *summary(struct world *w, const struct msg_summary_get *q, size_t most, size_t *n)
 {
 	struct store_summary *x = store_summary_create(w->store, w->workspace, q);
-	_cleanup_(arena_finish) struct arena a = {0};
 	struct row_summary *v;
 	int r;
 
