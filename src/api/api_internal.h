@@ -3,7 +3,7 @@
 #include <openssl/ssl.h>
 
 #include "api/api.h"
-#include "api/limits.h"
+#include "api/rates.h"
 #include "api/rendezvous.h"
 #include "base/map.h"
 

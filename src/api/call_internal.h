@@ -36,7 +36,7 @@ struct call {
 	char headers[512];
 	unsigned holds; /* of iron-control, which will answer, and of whoever works on it */
 	bool ended;	/* answered and recorded */
-	bool limited;	/* refused by limits.h: nobody is asked about it */
+	bool limited;	/* refused by rates.h: nobody is asked about it */
 	bool vm_is_ready;
 	/* What runs for it: to be told when the client leaves. It holds the call. */
 	void *work;

@@ -1,4 +1,4 @@
-#include "api/limits.h"
+#include "api/rates.h"
 
 #include <openssl/sha.h>
 #include <string.h>

@@ -6,7 +6,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 
-#include "api/limits.h"
+#include "api/rates.h"
 
 static const uint8_t key[LIMITS_KEY_SIZE] = {1, 2, 3}, other[LIMITS_KEY_SIZE] = {4};
 #define HOME STR("192.0.2.1")
