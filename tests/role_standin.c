@@ -194,6 +194,7 @@ static const struct ipc_rule rules[] = {
 	{MSG_TYPE_msg_vm_exited, 0, IPC_NOTICE, on_any},
 	{MSG_TYPE_msg_root_key_create, 0, IPC_REQUEST, on_any},
 	{MSG_TYPE_msg_root_workspaces_get, 0, IPC_REQUEST, on_ping},
+	{MSG_TYPE_msg_api_tls, 2, IPC_NOTICE, on_any},
 	{MSG_TYPE_msg_adopt, 0, IPC_REQUEST, on_adopt},
 	{MSG_TYPE_msg_vm_end_get, 0, IPC_REQUEST, on_any},
 	{MSG_TYPE_msg_end, 0, IPC_NOTICE, role_parent_end},

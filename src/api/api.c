@@ -74,6 +74,22 @@ void api_set_control(struct api *api, struct ipc_peer *control)
 		api->unrecorded = 0;
 }
 
+int api_set_certificate(struct api *api, int cert_fd, int key_fd, bool *ret_changed, struct error *reterr)
+{
+	SSL_CTX *next = NULL;
+
+	int r = api->tls ? transport_tls_create(cert_fd, key_fd, &next, reterr)
+			 : error_set(reterr, -EINVAL, "the API is served without TLS");
+	close(cert_fd);
+	close(key_fd);
+	if (r)
+		return r;
+	*ret_changed = X509_cmp(SSL_CTX_get0_certificate(api->tls), SSL_CTX_get0_certificate(next)) != 0;
+	SSL_CTX_free(api->tls); /* connections hold it as long as they need it */
+	api->tls = next;
+	return 0;
+}
+
 void api_take_stream(struct api *api, uint64_t token, int fd)
 {
 	rendezvous_offer(&api->streams, token, fd);

@@ -17,5 +17,8 @@ void api_destroy(struct api *api);
 void api_set_control(struct api *api, struct ipc_peer *control);
 /* The listening sockets, for an irond that has to know them again: borrowed. */
 size_t api_listeners(const struct api *api, const int **ret_fds);
+/* A renewed certificate and its key (takes both descriptors): new connections get it, those that are there go on. On
+ * failure what was there stays. ret_changed: it is another than before. */
+int api_set_certificate(struct api *api, int cert_fd, int key_fd, bool *ret_changed, struct error *reterr);
 /* The stream that irond hands over for a token; takes fd. */
 void api_take_stream(struct api *api, uint64_t token, int fd);

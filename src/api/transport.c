@@ -82,9 +82,9 @@ static int use_key(SSL_CTX *ctx, struct buf *pem, struct error *reterr)
 	_cleanup_(put_bio) BIO *bio = BIO_new_mem_buf(pem->data, (int)pem->len);
 	_cleanup_(put_pkey) EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
 
-	if (!key || SSL_CTX_use_PrivateKey(ctx, key) != 1)
+	if (!key)
 		return error_set(reterr, -EINVAL, "tls.key_file holds no private key in PEM without a passphrase");
-	if (SSL_CTX_check_private_key(ctx) != 1)
+	if (SSL_CTX_use_PrivateKey(ctx, key) != 1 || SSL_CTX_check_private_key(ctx) != 1)
 		return error_set(reterr, -EINVAL, "tls.key_file is not the key of tls.cert_file");
 	return 0;
 }

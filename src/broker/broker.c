@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "broker/broker_conf.h"
 #include "broker/broker_impl.h"
+#include "broker/certificate.h"
 #include "broker/ctl.h"
 #include "broker/log_file.h"
 #include "broker/requests.h"
@@ -271,6 +272,7 @@ static int apply(struct broker *b, struct conf *next, struct error *reterr)
 	log_init("irond", conf_log_level(next));
 	r = broker_remember_conf(b, reterr);
 	broker_each_role(b, restart_changed, &plan);
+	certificate_check(b);
 	return r;
 }
 
@@ -356,7 +358,9 @@ static int add_signals(struct broker *b, struct error *reterr)
 			return error_set(reterr, -ENOMEM, "out of memory");
 	}
 	b->log_timer = log_file_watch(b->base, b->conf->state_dir);
-	return b->stop_timer && b->reap_timer ? 0 : error_set(reterr, -ENOMEM, "out of memory");
+	if (!b->stop_timer || !b->reap_timer)
+		return error_set(reterr, -ENOMEM, "out of memory");
+	return certificate_watch(b, reterr);
 }
 
 /* --- life --- */
@@ -467,6 +471,7 @@ static void free_events(struct broker *b)
 		event_free(b->stop_timer);
 	if (b->reap_timer)
 		event_free(b->reap_timer);
+	certificate_unwatch(b);
 	if (b->log_timer)
 		event_free(b->log_timer);
 }

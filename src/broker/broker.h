@@ -41,6 +41,8 @@ struct broker {
 	struct map workspaces, vms; /* by id: struct workspace, struct vm */
 	struct event *signals[4], *stop_timer, *reap_timer;
 	struct event *log_timer; /* NULL: the log is not a file of ours */
+	struct event *certificate_timer;
+	struct buf certificate_mark; /* which files iron-api was told (certificate.h); empty: not known */
 	int lock_fd;
 	enum broker_stopping stopping;
 	bool leave; /* what runs is left to the next irond: until an earlier one's is adopted, and when told to */

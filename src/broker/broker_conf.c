@@ -6,10 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "broker/certificate.h"
 #include "broker/resolvers.h"
 #include "os/fdutil.h"
 #include "os/ipc.h"
@@ -256,15 +256,6 @@ static int send_config(int fd, enum msg_type type, const void *record, const int
 	return r < 0 ? error_set(reterr, r, "configuration of %s: %s", name, strerror(-r)) : 0;
 }
 
-static int open_key_file(const char *path, const char *key, int *ret_fd, struct error *reterr)
-{
-	*ret_fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	if (*ret_fd >= 0)
-		return 0;
-	return error_set(reterr, -errno, "tls.%s: %s: %s; quickstart makes a certificate, or give your own", key, path,
-			 strerror(errno));
-}
-
 int config_send_api(const struct broker *b, int fd, struct error *reterr)
 {
 	struct msg_api_config m = api_record(b->conf);
@@ -272,8 +263,7 @@ int config_send_api(const struct broker *b, int fd, struct error *reterr)
 	_cleanup_close_ int key = -1;
 	int fds[2 + MAX_LISTENERS], r;
 
-	if ((r = open_key_file(b->conf->tls.cert_file, "cert_file", &cert, reterr)) < 0 ||
-	    (r = open_key_file(b->conf->tls.key_file, "key_file", &key, reterr)) < 0)
+	if ((r = certificate_open(b->conf, &cert, &key, reterr)) < 0)
 		return r;
 	fds[0] = cert;
 	fds[1] = key;
@@ -349,16 +339,6 @@ enum log_level conf_log_level(const struct conf *conf)
 
 /* --- has it changed? --- */
 
-static int put_file_mark(struct buf *out, const char *path)
-{
-	struct stat st = {0};
-
-	if (stat(path, &st) < 0)
-		return 0; /* told when it is opened */
-	return buf_printf(out, "%s %lu %ld %ld.%09ld\n", path, st.st_ino, st.st_size, st.st_mtim.tv_sec,
-			  st.st_mtim.tv_nsec);
-}
-
 int config_fingerprint(const struct conf *conf, enum role kind, struct buf *out, struct error *reterr)
 {
 	_cleanup_(text_finish) struct text t = {0};
@@ -374,8 +354,6 @@ int config_fingerprint(const struct conf *conf, enum role kind, struct buf *out,
 		r = wire_encode(&msg_api_config_wire, &api, out);
 		for (unsigned i = 0; r == 0 && i < conf->listen_count; i++)
 			r = wire_list_add_z(out, conf->listen[i]);
-		if (r == 0 && (r = put_file_mark(out, conf->tls.cert_file)) == 0)
-			r = put_file_mark(out, conf->tls.key_file);
 		return r;
 	}
 	if (kind == ROLE_CONTROL) {

@@ -7,6 +7,7 @@
 #include "base/vec.h"
 #include "broker/broker_conf.h"
 #include "broker/broker_impl.h"
+#include "broker/certificate.h"
 #include "broker/requests.h"
 #include "broker/vms.h"
 #include "broker/workspaces.h"
@@ -64,7 +65,11 @@ static int configure(struct role_proc *r, int fd, void *user, struct error *rete
 
 	if (role_kind(r) == ROLE_API) {
 		int k = b->listeners ? 0 : listeners_open(b->conf, &b->listeners, reterr);
-		return k < 0 ? k : config_send_api(b, fd, reterr);
+		if (k == 0)
+			k = config_send_api(b, fd, reterr);
+		if (k == 0)
+			certificate_told(b);
+		return k;
 	}
 	if (role_kind(r) == ROLE_CONTROL)
 		return config_send_control(b, fd, reterr);
@@ -79,6 +84,8 @@ static void on_up(struct role_proc *r, void *user)
 	broker_link(b, r);
 	if (r == b->control)
 		send_images(b);
+	if (r == b->api)
+		certificate_check(b); /* one that was adopted may have an older one */
 	if (b->ready || role_state(b->api) != ROLE_UP || role_state(b->control) != ROLE_UP ||
 	    role_state(b->audit) != ROLE_UP)
 		return;

@@ -33,6 +33,8 @@
 	M(12, msg_vm_config, 3)                                                                                        \
 	M(13, msg_egress_config, 0)                                                                                    \
 	M(14, msg_audit_config, 1)                                                                                     \
+	/* irond -> iron-api */                                                                                        \
+	M(15, msg_api_tls, 2)                                                                                          \
 	/* iron-control -> irond */                                                                                    \
 	M(20, msg_vm_prepare, 0)                                                                                       \
 	M(21, msg_vm_start, 0)                                                                                         \

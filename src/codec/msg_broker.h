@@ -52,6 +52,9 @@ WIRE_DECLARE(msg_vm_end_get, MSG_VM_END_GET_FIELDS);
 	F(T, u32, requests_per_address, 0) /* the same */                                                              \
 	F(T, u32, failures_per_address, 0) /* the same */
 WIRE_DECLARE(msg_api_config, MSG_API_CONFIG_FIELDS);
+/* Another certificate and key. Descriptors: both, as in msg_api_config. */
+#define MSG_API_TLS_FIELDS(F, T)
+WIRE_DECLARE(msg_api_tls, MSG_API_TLS_FIELDS);
 
 /* extra_ca: PEM of egress.extra_ca_files, for msg_contract.trust. shapes: list of rec_shape. synthetic_base/_prefix: IPv4, host order. private_allow: list of rec_private. */
 #define REC_SHAPE_FIELDS(F, T) F(T, str, name, 63) F(T, u32, vcpus, 32) F(T, u32, memory_mib, 262144)

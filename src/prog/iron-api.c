@@ -66,6 +66,18 @@ static void on_stream(struct ipc_peer *peer, const struct ipc_msg *m, void *user
 	api_take_stream(p->api, IPC_RECORD(m, msg_stream)->token, take_fd(m->fds[0]));
 }
 
+static void on_certificate(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	const struct program *p = user;
+	struct error e = {0};
+	bool changed = false;
+
+	if (api_set_certificate(p->api, take_fd(m->fds[0]), take_fd(m->fds[1]), &changed, &e))
+		log_error("the renewed certificate is refused: the one before is served on", "reason=%s", log_quote(e.text));
+	else if (changed)
+		log_info("a renewed certificate is served to new connections", NULL);
+}
+
 static void on_adopt(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 {
 	const struct program *p = user;
@@ -80,6 +92,7 @@ static const struct ipc_rule irond_rules[] = {
 	{MSG_TYPE_msg_peer, 1, IPC_NOTICE, on_peer},
 	{MSG_TYPE_msg_ping, 0, IPC_REQUEST, on_ping},
 	{MSG_TYPE_msg_stream, 1, IPC_NOTICE, on_stream},
+	{MSG_TYPE_msg_api_tls, 2, IPC_NOTICE, on_certificate},
 	{MSG_TYPE_msg_adopt, 0, IPC_REQUEST, on_adopt},
 	{MSG_TYPE_msg_end, 0, IPC_NOTICE, role_parent_end},
 };
