@@ -4,7 +4,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -125,6 +130,38 @@ static void test_surplus_descriptors_are_closed(void **state)
 	assert_int_equal(count_fds(), before - 2); /* both ends of the channel */
 }
 
+static void test_a_listener_takes_root_one_at_a_time(void **state)
+{
+	char dir[] = "/tmp/iron-test-ipc-XXXXXX", path[64];
+	int listener = -1, one = -1, two = -1, accepted = -1;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof path, "%s/sock", dir);
+	assert_int_equal(ipc_connect(path, &one), -ENOENT);
+	assert_int_equal(ipc_listen(path, &listener), 0);
+	struct stat st;
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	assert_int_equal(ipc_accept(listener, &accepted), -EAGAIN);
+	assert_int_equal(ipc_connect(path, &one), 0);
+	assert_int_equal(ipc_accept(listener, &accepted), geteuid() == 0 ? 0 : -EPERM);
+	if (geteuid() == 0) {
+		assert_int_equal(ipc_send_blocking(one, MSG_TYPE_msg_ping, 1, &(struct msg_ping){}, NULL, 0), 0);
+		close(accepted);
+	}
+	close(one);
+	close(listener);
+	assert_int_equal(ipc_connect(path, &two), -ECONNREFUSED);
+	assert_int_equal(ipc_listen(path, &listener), 0); /* replaces what a dead one left */
+	close(listener);
+	char long_path[200];
+	memset(long_path, 'x', sizeof long_path - 1);
+	long_path[sizeof long_path - 1] = '\0';
+	assert_int_equal(ipc_listen(long_path, &listener), -ENAMETOOLONG);
+	unlink(path);
+	rmdir(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -132,6 +169,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_pending_calls_learn_of_the_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_what_no_rule_allows_closes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_surplus_descriptors_are_closed, setup, teardown),
+		cmocka_unit_test(test_a_listener_takes_root_one_at_a_time),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

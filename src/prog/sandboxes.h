@@ -9,12 +9,13 @@
  *	role_config_receive(MSG_TYPE_msg_R_config, …)             // irond's first message
  *	… open what only root can open …                          // (nothing, for most)
  *	role_sandbox_enter(&sandbox_R, &args, NULL, &error)       // from here on unprivileged
- *	ipc_peer_create(base, ROLE_CHANNEL_FD, "irond", …)        // msg_ping (a request, answered by msg_result)
- *	… and msg_peer (a notice with one descriptor); a closed channel to irond ends the process.
+ *	role_parent_create(base, rules, …)                        // msg_ping (a request, answered by msg_result),
+ *	… msg_peer (a notice with one descriptor), msg_end, msg_adopt; see role_parent.h for when irond is gone.
  *
  * irond counts a role as started when it has answered its first msg_ping, sent right after the configuration. irond
  * runs it as `iron-R --uid N --gid N --state DIR --log LEVEL [--degraded] [--id ID]` with an empty environment (PATH and
- * LANG are set), stdin from /dev/null, stdout and stderr to the log, the channel as descriptor 3 and nothing else open. */
+ * LANG are set), stdin from /dev/null, stdout and stderr to the log, the channel as descriptor 3 and nothing else open but, in those that
+ * outlive irond, the socket for the next one as descriptor 4. */
 #include <stdint.h>
 #include <sys/types.h>
 
