@@ -3,11 +3,9 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 
 #define READ_MAX ((size_t)128 << 10)
-#define PAGE ((size_t)4096) /* what a virtio port gives a read at most */
 
 void channel_init(struct channel *c)
 {
@@ -144,7 +142,6 @@ static int fill(struct channel *c)
 		got += (size_t)n;
 	}
 	buf_commit(&c->in, got);
-	c->rest_until_us = got >= PAGE ? mono_us() + CHANNEL_REST_US : 0;
 	return 0;
 }
 

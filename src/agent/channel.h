@@ -5,7 +5,6 @@
 #include "codec/agent.h"
 
 #define CHANNEL_HIGH ((size_t)512 << 10)
-#define CHANNEL_REST_US 300
 #define CHANNEL_FULL ((size_t)2 << 20)
 
 struct channel {
@@ -14,9 +13,6 @@ struct channel {
 	uint8_t nonce[AGENT_NONCE_SIZE];
 	struct buf in, out;
 	size_t out_at; /* bytes of out that are written */
-	/* Much is coming: nothing is read before, so that it comes in lots. Without this a page at a time would wake us,
-	 * and each time take the processor from the process that it is for. */
-	uint64_t rest_until_us;
 	/* A well-formed frame; false: a violation. */
 	bool (*on_frame)(struct channel *c, const struct agent_frame *f, void *user);
 	/* The connection is over, or another began: end all streams. */

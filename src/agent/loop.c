@@ -148,32 +148,28 @@ static bool serve_channel(struct loop *l, short revents)
 	return after_io(l, r);
 }
 
-/* rest_us: how long the channel is not read yet. */
-static int64_t wait_us(const struct loop *l, uint64_t now, uint64_t rest_us)
+static int wait_ms(const struct loop *l, uint64_t now)
 {
-	int64_t ms = exec_timeout_ms(&l->execs, now);
+	int ms = exec_timeout_ms(&l->execs, now);
 
 	if (l->quiet_until_ms > now) {
-		int64_t quiet = (int64_t)(l->quiet_until_ms - now);
+		int quiet = (int)(l->quiet_until_ms - now);
 		ms = ms < 0 ? quiet : MIN(ms, quiet);
 	}
 	if (l->power.state == POWER_ENDING)
 		ms = ms < 0 ? POWER_LOOK_MS : MIN(ms, POWER_LOOK_MS);
-	if (rest_us)
-		return MIN(ms < 0 ? INT64_MAX : ms * 1000, (int64_t)rest_us);
-	return ms < 0 ? -1 : ms * 1000;
+	return ms;
 }
 
-static short channel_events(const struct loop *l, bool resting)
+static short channel_events(const struct loop *l)
 {
-	return (short)((channel_wants_input(&l->channel) && !resting ? POLLIN : 0) |
+	return (short)((channel_wants_input(&l->channel) ? POLLIN : 0) |
 		       (channel_wants_output(&l->channel) ? POLLOUT : 0));
 }
 
 static bool turn(struct loop *l)
 {
-	uint64_t now = mono_ms(), now_us = mono_us(), until_us = l->channel.rest_until_us;
-	uint64_t rest_us = l->channel.fd >= 0 && until_us > now_us ? until_us - now_us : 0;
+	uint64_t now = mono_ms();
 	bool quiet = l->quiet_until_ms > now;
 
 	if (l->channel.fd < 0 && !quiet && l->options->mode != LOOP_FD) {
@@ -181,12 +177,10 @@ static bool turn(struct loop *l)
 		quiet = l->quiet_until_ms > now;
 	}
 	l->fds[0] = (struct pollfd){.fd = l->children, .events = POLLIN};
-	l->fds[1] = (struct pollfd){.fd = quiet ? -1 : l->channel.fd, .events = channel_events(l, rest_us)};
+	l->fds[1] = (struct pollfd){.fd = quiet ? -1 : l->channel.fd, .events = channel_events(l)};
 	size_t execs = exec_poll_prepare(&l->execs, l->fds + 2);
 	size_t files = fileop_poll_prepare(&l->fileops, l->fds + 2 + execs);
-	int64_t us = wait_us(l, now, rest_us);
-	struct timespec ts = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
-	if (ppoll(l->fds, 2 + execs + files, us < 0 ? NULL : &ts, NULL) < 0 && errno != EINTR)
+	if (poll(l->fds, 2 + execs + files, wait_ms(l, now)) < 0 && errno != EINTR)
 		return false;
 	exec_poll_done(&l->execs, l->fds + 2);
 	fileop_poll_done(&l->fileops, l->fds + 2 + execs);
