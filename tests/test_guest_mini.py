@@ -1,6 +1,7 @@
 """The agent as init of a real machine (mini), and iron-vm in front of it"""
 
 import hashlib
+import os
 import time
 
 import pytest
@@ -91,3 +92,51 @@ def test_two_machines_of_one_image_differ(mini, tmp_path):
         finally:
             m.close()
     assert seen[0].splitlines()[0] != seen[1].splitlines()[0] and seen[0].splitlines()[1] != seen[1].splitlines()[1]
+
+
+def agent_kib(vm):
+    return int(output(vm, "grep VmRSS /proc/1/status").split()[1])
+
+
+def test_files_through_virtio(machine):
+    """Whole both ways, and neither iron-vm nor the agent grows by it; as the user agent, who owns what he wrote."""
+    vm = machine.vm
+    content = os.urandom(1 << 20) * 40
+    assert vm.file(lab.F_WRITE, "warm", content[: 4 << 20], user="agent")[0] == ("done",)
+    before, agent_before = vm.rss_kib(), agent_kib(vm)
+    end, (info,), _, _ = vm.file(lab.F_WRITE, "big", content, user="agent", seconds=120)
+    assert end == ("done",) and (info["size"], info["owner"], info["mode"]) == (len(content), b"agent", 0o644)
+    assert hashlib.sha256(content).hexdigest() in output(vm, "sha256sum /home/agent/big")
+    end, (info,), out, _ = vm.file(lab.F_READ, "/home/agent/big", user="agent", seconds=120)
+    assert end == ("done",) and out == content
+    assert vm.rss_kib() - before < 8 << 10 and agent_kib(vm) - agent_before < 8 << 10
+    assert vm.file(lab.F_WRITE, "/etc/no", b"x", user="agent")[0][1] == "denied"
+    assert vm.file(lab.F_READ, "/dev/console")[0][1] == "unsafe"
+    assert output(vm, "ls -A /home/agent") == "big\nwarm\n"
+    end, _, archive, _ = vm.file(lab.F_PACK, "/home/agent", user="agent", seconds=120)
+    assert end == ("done",) and len(archive) > len(content)
+    assert vm.file(lab.F_REMOVE, "big", user="agent")[0] == ("done",)
+    assert vm.file(lab.F_UNPACK, "copy", archive, user="agent", seconds=120)[0] == ("done",)
+    assert hashlib.sha256(content).hexdigest() in output(vm, "sha256sum /home/agent/copy/big")
+    names = [r["name"] for r in vm.file(lab.F_LIST, "copy", user="agent")[1]]
+    assert names == [b"big", b"warm"]
+
+
+def test_a_detached_command_outlives_iron_vm(machine):
+    vm = machine.vm
+    stream = vm.open()
+    stream.exec(command="echo $$; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo went", exec_id=9, detach=True)
+    assert stream.receive()[0] == lab.STARTED and stream.answers()[0] == ("done",)
+    stream.close()
+    vm.process.kill()
+    vm.process.wait()
+    machine.vm = None
+    machine.connect()
+    vm = machine.vm
+    lab.wait_for("what it said", lambda: vm.ask(lab.ATTACH, "stream_attach", exec=9)[2].strip().isdigit())
+    assert vm.ask(lab.EXECS)[1][0]["running"]
+    output(vm, "touch /tmp/go")
+    end, _, out, _ = vm.ask(lab.ATTACH, "stream_attach", exec=9, follow=True, seconds=60)
+    assert end == ("exit", 0, 0, 0) and out.endswith(b"went\n")
+    output(vm, "echo said so > /dev/console")
+    lab.wait_for("the console", lambda: b"said so" in vm.ask(lab.CONSOLE)[2])

@@ -126,6 +126,96 @@ static void test_file_write(void **state)
 	assert_int_equal(unlink(file) | rmdir(deep) | rmdir(above) | rmdir(dir), 0);
 }
 
+/* --- the ring --- */
+
+static void read_ring(const struct ring *r, struct ring_reader *reader, struct buf *out)
+{
+	bool second;
+	struct str s;
+
+	while (ring_peek(r, reader, &second, &s)) {
+		s.len = MIN(s.len, (size_t)1000);
+		for (size_t i = 0; i < s.len; i++)
+			assert_int_equal(s.p[i] >= 'a', second);
+		buf_append_str(out, s);
+		ring_advance(reader, s.len);
+	}
+}
+
+static void test_ring_keeps_order_and_outputs(void **state)
+{
+	_cleanup_(buf_finish) struct buf all = {0}, whole = {0};
+	struct ring_pool pool = {.max = 1000};
+	struct ring r = {.pool = &pool};
+	struct ring_reader follower = {0};
+
+	for (int i = 0; i < 20000; i++) {
+		_cleanup_(buf_finish) struct buf piece = {0};
+		buf_printf(&piece, "%0*d", 1 + i * 7 % 23, i);
+		for (size_t k = 0; i % 3 == 0 && k < piece.len; k++)
+			piece.data[k] = (uint8_t)(piece.data[k] + 'a' - '0');
+		ring_append(&r, i % 3 == 0, buf_str(&piece));
+		buf_append_str(&all, buf_str(&piece));
+		if (i % 50 == 0)
+			read_ring(&r, &follower, &whole);
+	}
+	read_ring(&r, &follower, &whole);
+	assert_true(str_eq(buf_str(&whole), buf_str(&all)));
+	for (uint64_t at = 0; at < all.len; at += 997) {
+		struct ring_reader reader = {.offset = at};
+		_cleanup_(buf_finish) struct buf part = {0};
+		read_ring(&r, &reader, &part);
+		assert_true(str_eq(buf_str(&part), str_make(all.data + at, all.len - at)));
+	}
+	ring_finish(&r);
+	assert_int_equal(pool.used, 0);
+}
+
+static void test_ring_forgets_the_oldest(void **state)
+{
+	static char block[30000];
+	struct ring_pool pool = {.max = 1000};
+	struct ring r = {.pool = &pool};
+	struct ring_reader reader = {0};
+	bool second;
+	struct str s;
+
+	memset(block, '0', sizeof block);
+	for (int i = 0; i < 1000; i++) {
+		ring_append(&r, false, str_make(block, sizeof block));
+		assert_true(r.total - ring_start(&r) <= RING_KEPT && pool.used <= RING_KEPT / RING_CHUNK);
+		reader.offset = MAX(reader.offset, ring_start(&r));
+		if (reader.offset == ring_start(&r))
+			reader.chunk = NULL;
+		while (i % 7 == 0 && ring_peek(&r, &reader, &second, &s))
+			ring_advance(&reader, s.len);
+	}
+	assert_int_equal(r.total, 30000000);
+	assert_true(r.total - ring_start(&r) > RING_KEPT * 9 / 10);
+	ring_finish(&r);
+}
+
+/* A pool that is empty: what comes is counted, and not kept. */
+static void test_ring_without_memory(void **state)
+{
+	struct ring_pool pool = {.max = 0};
+	struct ring r = {.pool = &pool};
+	struct ring_reader reader = {0};
+	bool second;
+	struct str s;
+
+	assert_true(ring_is_short(&r));
+	ring_append(&r, true, STR("lost"));
+	assert_int_equal(r.total, 4);
+	assert_int_equal(ring_start(&r), 4);
+	reader.offset = 4;
+	assert_false(ring_peek(&r, &reader, &second, &s));
+	pool.max = 8;
+	ring_append(&r, true, STR("kept"));
+	assert_true(ring_peek(&r, &reader, &second, &s) && second && str_eq(s, STR("kept")));
+	ring_finish(&r);
+}
+
 /* --- the engine --- */
 
 struct peer {
@@ -304,6 +394,9 @@ int main(void)
 		cmocka_unit_test(test_environment_of_the_system),
 		cmocka_unit_test(test_environment_refused),
 		cmocka_unit_test(test_file_write),
+		cmocka_unit_test(test_ring_keeps_order_and_outputs),
+		cmocka_unit_test(test_ring_forgets_the_oldest),
+		cmocka_unit_test(test_ring_without_memory),
 		cmocka_unit_test_setup_teardown(test_exec, start_agent, stop_agent),
 		cmocka_unit_test_setup_teardown(test_exec_input, start_agent, stop_agent),
 		cmocka_unit_test_setup_teardown(test_exec_stops_without_credit, start_agent, stop_agent),
