@@ -233,12 +233,15 @@ static struct str field(struct str head, struct str name)
 	return STR_NONE;
 }
 
-/* The API said no: its error object, read to its end. */
-static int refused(struct ws *w, struct str head, size_t head_len, struct error *reterr)
+/* The API said no: its error object, read to its end. The head is in w->in, which moves while more is read. */
+static int refused(struct ws *w, size_t head_len, struct error *reterr)
 {
+	struct str head = str_make(w->in.data, head_len), line;
 	uint64_t length = 0;
 
 	str_parse_u64(field(head, STR("Content-Length")), HEAD_MAX, &length);
+	str_split(&head, '\n', &line);
+	_cleanup_free_ char *status = str_dup(str_trim(line, "\r"));
 	while (w->in.len < head_len + length) {
 		int r = fill(w);
 		if (r < 0 || (r == 0 && wait_socket(w, POLLIN, HANDSHAKE_MS)))
@@ -246,10 +249,7 @@ static int refused(struct ws *w, struct str head, size_t head_len, struct error 
 	}
 	json_t *body = json_loadb((char *)w->in.data + head_len, MIN(w->in.len - head_len, (size_t)length), 0, NULL);
 	const char *message = get_string(json_object_get(body, "error"), "message");
-	if (*message)
-		error_set(reterr, -EREMOTEIO, "%s", message);
-	else
-		error_set(reterr, -EREMOTEIO, "the API answered %.*s", (int)MIN(head.len, strcspn(head.p, "\r\n")), head.p);
+	error_set(reterr, -EREMOTEIO, *message ? "%s" : "the API answered %s", *message ? message : status);
 	json_decref(body);
 	return -EREMOTEIO;
 }
@@ -266,7 +266,7 @@ static int handshake(struct ws *w, struct client *c, const char *path, struct er
 		return error_set(reterr, r, "the API did not answer the request to run a command");
 	struct str head = str_make(w->in.data, n);
 	if (!str_has_prefix(head, STR("HTTP/1.1 101 ")))
-		return refused(w, head, n, reterr);
+		return refused(w, n, reterr);
 	if (!str_eq(field(head, STR("Sec-WebSocket-Accept")), str_of(accept)))
 		return error_set(reterr, -EPROTO, "what answered is no WebSocket server");
 	buf_consume(&w->in, n);
