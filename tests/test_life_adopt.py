@@ -251,6 +251,18 @@ def test_a_record_that_names_another_process_is_not_believed(iron, vm):
     bystander.wait()
 
 
+def test_roles_that_hang_are_replaced(iron, vm):
+    before, roles = boot_id(iron, vm), lasting(iron)
+    kill_irond(iron)
+    for name in ("iron-audit", "iron-egress"):
+        os.kill(of(roles, name), signal.SIGSTOP)
+    iron.start_irond()
+    assert boot_id(iron, vm) == before
+    wait_for("the door", lambda: works(iron, vm))
+    after = lasting(iron)
+    assert {name.split()[0] for name in after if after[name] != roles.get(name)} == {"iron-audit", "iron-egress"}
+
+
 def test_a_qemu_that_was_killed_meanwhile_is_told(iron):
     vm = iron.create("killed")
     iron.sh(vm, "head -c 100000 /dev/urandom | sha256sum")

@@ -102,7 +102,7 @@ static void on_down(struct role_proc *r, int status, const char *reason, bool ag
 		broker_stop_step(b);
 		return;
 	}
-	if (b->ready)
+	if (b->ready || (again && role_is_adopted(r)))
 		return;
 	snprintf(text, sizeof text, "%s did not start: %s", role_name(r), reason);
 	broker_fail(b, text);

@@ -156,8 +156,6 @@ void role_finish_process(struct role_proc *r)
 		close(take_fd(r->pidfd));
 	ipc_peer_destroy(take_ptr(r->peer));
 	r->pid = 0;
-	r->adopted = false;
-	r->links = 0;
 	role_forget(r);
 }
 
@@ -225,6 +223,8 @@ static int spawn(struct role_proc *r, struct error *reterr)
 	if ((k = open_adopt_socket(r, &adopt, reterr)) < 0 || (k = fork_role(r, theirs, adopt, reterr)) < 0)
 		return k;
 	r->pid = k;
+	r->adopted = false;
+	r->links = 0;
 	r->incarnation++;
 	r->reason[0] = '\0';
 	r->started_mono_ms = mono_ms();
@@ -362,6 +362,11 @@ void role_kill(struct role_proc *r)
 {
 	if (r->pidfd >= 0)
 		pidfd_signal(r->pidfd, SIGKILL);
+}
+
+bool role_is_adopted(const struct role_proc *r)
+{
+	return r->adopted;
 }
 
 void *role_owner(const struct role_proc *r)

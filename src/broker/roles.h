@@ -71,6 +71,8 @@ void role_restart(struct role_proc *r, unsigned grace_ms);
 /* SIGKILL; it is started again as after any death. */
 void role_kill(struct role_proc *r);
 
+/* Its process, or the latest one that it had, was an earlier irond's. */
+bool role_is_adopted(const struct role_proc *r);
 void *role_owner(const struct role_proc *r); /* setup.user */
 enum role_state role_state(const struct role_proc *r);
 struct ipc_peer *role_peer(struct role_proc *r); /* NULL unless STARTING or UP */

@@ -16,7 +16,7 @@ struct role_proc {
 	unsigned restarts, backoff_ms;
 	uint64_t started_mono_ms, incarnation;
 	int64_t started_at;
-	bool adopted;   /* this process is another irond's */
+	bool adopted;   /* this process, or the latest, is another irond's */
 	uint64_t links; /* which it came with: a bit set of enum role */
 	char reason[160]; /* why its channel was closed by us */
 	char of[ID_TEXT_SIZE + 12]; /* for logs: " vm=vm_…", " workspace=ws_…", "" */
