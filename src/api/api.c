@@ -37,7 +37,7 @@ int api_create(struct event_base *base, const struct msg_api_config *config, int
 	*api = (struct api){.base = base, .config = *config};
 	api->config.public_host = STR_NONE;
 	rendezvous_init(&api->streams, base);
-	api->limits = limits_create(config->requests_per_key, config->requests_per_address, config->failures_per_address);
+	api->rates = rates_create(config->requests_per_key, config->requests_per_address, config->failures_per_address);
 	int r = set_up(api, config, fds, nfds, reterr);
 	close_all(fds, nfds);
 	if (r) {
@@ -59,7 +59,7 @@ void api_destroy(struct api *api)
 	map_finish(&api->per_address);
 	buf_finish(&api->description);
 	map_finish(&api->channels);
-	limits_destroy(api->limits);
+	rates_destroy(api->rates);
 	SSL_CTX_free(api->tls);
 	free(api);
 }

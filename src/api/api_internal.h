@@ -39,7 +39,7 @@ struct api {
 	struct conn *conns;
 	struct conn *idle_first, *idle_last;
 	unsigned nconns, nrefused;
-	struct limits *limits;
+	struct rates *rates;
 	uint64_t limited_told_ms; /* when a refusal of theirs was put on record last */
 	struct buf description; /* openapi.json, once somebody asked for it */
 	struct map per_address; /* count, as a pointer */

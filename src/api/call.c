@@ -328,10 +328,10 @@ static void check_key_limit(struct call *c)
 
 	if (c->shape->open)
 		return;
-	wait_s = limits_take_key(c->api->limits, c->has_key ? c->key_hash : NULL, address, mono_ms());
+	wait_s = rates_take_key(c->api->rates, c->has_key ? c->key_hash : NULL, address, mono_ms());
 	refuse_limited(c, wait_s, "with this key, or with keys that are none");
 	if (!c->has_key)
-		limits_note_failure(c->api->limits, address, mono_ms());
+		rates_note_failure(c->api->rates, address, mono_ms());
 }
 
 /* What iron-control said of the key. */
@@ -340,12 +340,12 @@ static void note_key(struct call *c, const struct msg_done *done)
 	if (!c->has_key)
 		return;
 	if (done->status != 401) {
-		limits_note_good(c->api->limits, c->key_hash, mono_ms());
+		rates_note_good(c->api->rates, c->key_hash, mono_ms());
 		return;
 	}
-	limits_note_bad(c->api->limits, c->key_hash);
+	rates_note_bad(c->api->rates, c->key_hash);
 	if (c->conn)
-		limits_note_failure(c->api->limits, str_of(conn_address_key(c->conn)), mono_ms());
+		rates_note_failure(c->api->rates, str_of(conn_address_key(c->conn)), mono_ms());
 }
 
 struct call *call_create(struct api *api, struct conn *conn, const struct http1_request *req)
@@ -354,7 +354,7 @@ struct call *call_create(struct api *api, struct conn *conn, const struct http1_
 	struct route route = {0};
 
 	take_client(c, req);
-	refuse_limited(c, limits_take_address(api->limits, str_of(conn_address_key(conn)), mono_ms()), "from your address");
+	refuse_limited(c, rates_take_address(api->rates, str_of(conn_address_key(conn)), mono_ms()), "from your address");
 	if (c->fail_status)
 		return c;
 	find_route(c, req, &route);

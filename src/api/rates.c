@@ -22,14 +22,14 @@ struct table {
 	struct bucket v[SETS][WAYS];
 };
 
-struct limits {
+struct rates {
 	uint64_t seed; /* so that nobody can choose whom to meet in a set */
 	struct table keys, addresses, failures;
 };
 
-struct limits *limits_create(uint32_t per_key, uint32_t per_address, uint32_t failures_per_address)
+struct rates *rates_create(uint32_t per_key, uint32_t per_address, uint32_t failures_per_address)
 {
-	struct limits *l = xcalloc(1, sizeof *l);
+	struct rates *l = xcalloc(1, sizeof *l);
 
 	if (getrandom(&l->seed, sizeof l->seed, 0) != (ssize_t)sizeof l->seed)
 		abort();
@@ -39,12 +39,12 @@ struct limits *limits_create(uint32_t per_key, uint32_t per_address, uint32_t fa
 	return l;
 }
 
-void limits_destroy(struct limits *l)
+void rates_destroy(struct rates *l)
 {
 	free(l);
 }
 
-static uint64_t name_of(const struct limits *l, struct str s)
+static uint64_t name_of(const struct rates *l, struct str s)
 {
 	uint8_t in[8 + 64], digest[SHA256_DIGEST_LENGTH];
 	uint64_t name;
@@ -104,16 +104,16 @@ static unsigned take(struct table *t, struct bucket *b, uint64_t now_ms)
 	return wait_s;
 }
 
-unsigned limits_take_address(struct limits *l, struct str address, uint64_t now_ms)
+unsigned rates_take_address(struct rates *l, struct str address, uint64_t now_ms)
 {
 	struct table *t = &l->addresses;
 
 	return t->rate ? take(t, find_or_make(t, name_of(l, address), now_ms), now_ms) : 0;
 }
 
-unsigned limits_take_key(struct limits *l, const uint8_t key[LIMITS_KEY_SIZE], struct str address, uint64_t now_ms)
+unsigned rates_take_key(struct rates *l, const uint8_t key[RATES_KEY_SIZE], struct str address, uint64_t now_ms)
 {
-	struct bucket *b = key ? find(&l->keys, name_of(l, str_make(key, LIMITS_KEY_SIZE))) : NULL;
+	struct bucket *b = key ? find(&l->keys, name_of(l, str_make(key, RATES_KEY_SIZE))) : NULL;
 
 	if (b)
 		return l->keys.rate ? take(&l->keys, b, now_ms) : 0;
@@ -124,12 +124,12 @@ unsigned limits_take_key(struct limits *l, const uint8_t key[LIMITS_KEY_SIZE], s
 	return missing(&l->failures, b);
 }
 
-void limits_note_good(struct limits *l, const uint8_t key[LIMITS_KEY_SIZE], uint64_t now_ms)
+void rates_note_good(struct rates *l, const uint8_t key[RATES_KEY_SIZE], uint64_t now_ms)
 {
-	find_or_make(&l->keys, name_of(l, str_make(key, LIMITS_KEY_SIZE)), now_ms);
+	find_or_make(&l->keys, name_of(l, str_make(key, RATES_KEY_SIZE)), now_ms);
 }
 
-void limits_note_failure(struct limits *l, struct str address, uint64_t now_ms)
+void rates_note_failure(struct rates *l, struct str address, uint64_t now_ms)
 {
 	struct table *t = &l->failures;
 
@@ -137,9 +137,9 @@ void limits_note_failure(struct limits *l, struct str address, uint64_t now_ms)
 		take(t, find_or_make(t, name_of(l, address), now_ms), now_ms);
 }
 
-void limits_note_bad(struct limits *l, const uint8_t key[LIMITS_KEY_SIZE])
+void rates_note_bad(struct rates *l, const uint8_t key[RATES_KEY_SIZE])
 {
-	struct bucket *b = find(&l->keys, name_of(l, str_make(key, LIMITS_KEY_SIZE)));
+	struct bucket *b = find(&l->keys, name_of(l, str_make(key, RATES_KEY_SIZE)));
 
 	if (b)
 		*b = (struct bucket){0};

@@ -9,20 +9,20 @@
 
 #include "base/str.h"
 
-#define LIMITS_KEY_SIZE 32 /* SHA-256 of a key */
+#define RATES_KEY_SIZE 32 /* SHA-256 of a key */
 
-struct limits;
+struct rates;
 
 /* Rates in a second; 0: none. */
-struct limits *limits_create(uint32_t per_key, uint32_t per_address, uint32_t failures_per_address);
-void limits_destroy(struct limits *l); /* NULL allowed */
+struct rates *rates_create(uint32_t per_key, uint32_t per_address, uint32_t failures_per_address);
+void rates_destroy(struct rates *l); /* NULL allowed */
 
 /* Takes one. 0, or in how many seconds there is one again (at least 1). */
-unsigned limits_take_address(struct limits *l, struct str address, uint64_t now_ms);
+unsigned rates_take_address(struct rates *l, struct str address, uint64_t now_ms);
 /* key NULL: the request carried none. Only a key that was good has a bucket of its own. */
-unsigned limits_take_key(struct limits *l, const uint8_t key[LIMITS_KEY_SIZE], struct str address, uint64_t now_ms);
+unsigned rates_take_key(struct rates *l, const uint8_t key[RATES_KEY_SIZE], struct str address, uint64_t now_ms);
 /* What became of it. */
-void limits_note_good(struct limits *l, const uint8_t key[LIMITS_KEY_SIZE], uint64_t now_ms);
-void limits_note_failure(struct limits *l, struct str address, uint64_t now_ms);
+void rates_note_good(struct rates *l, const uint8_t key[RATES_KEY_SIZE], uint64_t now_ms);
+void rates_note_failure(struct rates *l, struct str address, uint64_t now_ms);
 /* The key was good and is so no more. */
-void limits_note_bad(struct limits *l, const uint8_t key[LIMITS_KEY_SIZE]);
+void rates_note_bad(struct rates *l, const uint8_t key[RATES_KEY_SIZE]);
