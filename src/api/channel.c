@@ -153,9 +153,11 @@ static void on_writable(void *user)
 		ch->ops->writable(ch->user);
 }
 
+/* Closed without a word: iron-vm is gone, be it with its VM or before another serves it. */
 static void on_ended(void *user)
 {
-	fail_with(user, CODE_VM_NOT_RUNNING, "the VM stopped, or its agent restarted, before the end");
+	fail_with(user, CODE_UNAVAILABLE,
+		  "the VM's stream broke off: whether this was done is not known; look, and try again if it was not");
 }
 
 static const struct vmstream_ops stream_ops = {.data = on_data, .writable = on_writable, .ended = on_ended};
