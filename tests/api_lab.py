@@ -107,7 +107,7 @@ class Api:
                 [*self.wrapper, str(BUILD / "src/prog/iron-api"), *who, "--state", str(directory), "--log", "info"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(3,),
                 preexec_fn=lambda: os.dup2(theirs.fileno(), 3),
-                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "ASAN_OPTIONS": "detect_leaks=0"})
+                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=1"})
         theirs.close()
         with open(directory / "cert.pem") as cert, open(directory / "key.pem") as key:
             self.irond.send("msg_api_config", fds=[cert.fileno(), key.fileno(), self.listener.fileno()], listeners=1, tls=self.tls,

@@ -45,7 +45,7 @@ class End:
             self.asked = wire.decode(REQUESTS[self.kind], data) if self.kind in REQUESTS else data
             self.began.set()
             self.script(self)
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             self.enough = True  # iron-api has all it wanted
         except BaseException as e:
             self.error = e

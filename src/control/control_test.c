@@ -61,6 +61,75 @@ static void test_exec(void **state)
 	assert_int_equal(f->streams, 2);
 }
 
+static unsigned vm_open(struct fake *f, enum api_op op, uint64_t vm, struct fake_answer *a)
+{
+	struct msg_vm_open m = {.key_hash = fake_hash(f), .op = (uint16_t)op, .vm = vm, .path = STR("/etc/motd"), .exec = 77};
+	return fake_call(f, MSG_TYPE_msg_vm_open, &m, a);
+}
+
+static void assert_opened(struct fake *f, enum api_op op, uint64_t vm, const char *event)
+{
+	struct fake_answer a;
+
+	snprintf(f->last_soon, sizeof f->last_soon, "none");
+	assert_int_equal(vm_open(f, op, vm, &a), 200);
+	assert_true(a.end.value != 0);
+	fake_answer_finish(&a);
+	assert_string_equal(f->last_soon, event);
+}
+
+/* What changes something or shows content is on record before it is done; looks are not. */
+static void test_channels_and_their_record(void **state)
+{
+	struct fake *f = *state;
+	struct fake_answer a;
+	uint64_t vm = fake_vm_create(f, "demo", NULL);
+
+	assert_opened(f, OP_VM_FILE_GET, vm, "files read accepted");
+	assert_opened(f, OP_VM_FILE_PUT, vm, "files write accepted");
+	assert_opened(f, OP_VM_FILE_MOVE, vm, "files move accepted");
+	assert_opened(f, OP_VM_ARCHIVE_PUT, vm, "files unpack accepted");
+	assert_opened(f, OP_VM_EXEC_GET, vm, "exec attach accepted");
+	assert_opened(f, OP_VM_EXEC_SIGNAL, vm, "exec signal accepted");
+	assert_opened(f, OP_VM_EXEC_DELETE, vm, "exec remove accepted");
+	assert_opened(f, OP_VM_EXEC_LIST, vm, "none");
+	assert_opened(f, OP_VM_CONSOLE, vm, "none");
+	f->stream.code = -EAGAIN;
+	vm_open(f, OP_VM_FILE_GET, vm, &a);
+	fake_assert_code(&a, 429, "rate_limited");
+	fake_answer_finish(&a);
+	f->stream.code = -ENOTCONN;
+	vm_open(f, OP_VM_CONSOLE, vm, &a);
+	fake_assert_code(&a, 409, "vm_not_running");
+	fake_answer_finish(&a);
+	f->stream.code = 0;
+	fake_stop(f, vm);
+	vm_open(f, OP_VM_CONSOLE, vm, &a);
+	fake_assert_code(&a, 409, "vm_not_running");
+	fake_answer_finish(&a);
+}
+
+static void test_the_end_of_a_channel_is_on_record(void **state)
+{
+	struct fake *f = *state;
+	uint64_t vm = fake_vm_create(f, "demo", NULL);
+	unsigned before = f->events;
+	struct msg_vm_closed m = {.key_hash = fake_hash(f), .op = OP_VM_FILE_GET, .vm = vm, .path = STR("/x"), .outcome = STR("done"), .received = 5};
+
+	ipc_notify(f->api, MSG_TYPE_msg_vm_closed, &m, NULL, 0);
+	for (int i = 0; i < 200 && f->events == before; i++)
+		fake_wait_ms(f, 10);
+	assert_string_equal(f->last_soon, "files read done");
+	before = f->events;
+	m.op = OP_VM_EXEC;
+	m.exec = 77;
+	m.outcome = STR("0");
+	ipc_notify(f->api, MSG_TYPE_msg_vm_closed, &m, NULL, 0);
+	for (int i = 0; i < 200 && f->events == before; i++)
+		fake_wait_ms(f, 10);
+	assert_string_equal(f->last_soon, "exec close 0");
+}
+
 /* --- keys --- */
 
 static unsigned key_create(struct fake *f, uint32_t scopes, int64_t expires_at, char ret_key[64], uint64_t *ret_id)
@@ -575,6 +644,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_exec),
+		T(test_channels_and_their_record),
+		T(test_the_end_of_a_channel_is_on_record),
 		T(test_keys),
 		T(test_nothing_is_done_that_is_not_on_record),
 		T(test_rules_reach_the_worker_before_the_answer),

@@ -506,9 +506,8 @@ static void on_batch(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 		assert_int_equal(wire_decode(&record_event_wire, str_make(item.p + 2, item.len - 2), &e), 0);
 		f->events++;
 		f->durable_events += b->durable;
-		if (b->durable)
-			snprintf(f->last_event, sizeof f->last_event, "%.*s %.*s %.*s", STR_ARG(e.kind),
-			         STR_ARG(e.action), STR_ARG(e.outcome));
+		snprintf(b->durable ? f->last_event : f->last_soon, sizeof f->last_event, "%.*s %.*s %.*s", STR_ARG(e.kind),
+			 STR_ARG(e.action), STR_ARG(e.outcome));
 	}
 	if (f->journal.hold) {
 		VEC_PUSH(&f->held, ((struct held){p, m->txn, 0, MSG_TYPE_msg_audit_batch, 0}));

@@ -80,7 +80,8 @@ struct fake {
 	VEC(struct held) held;
 	unsigned prepares, starts, kills, removes, shutdowns, contracts, restarts, streams;
 	unsigned events, durable_events; /* at iron-audit */
-	char last_event[64];	/* "kind action outcome" */
+	char last_event[64];	/* durable: "kind action outcome" */
+	char last_soon[64];	/* the same of the others */
 	bool ended;
 };
 
