@@ -173,7 +173,18 @@ def test_move(pair, directory):
     assert end == DONE and info["size"] == 1 and b.read_bytes() == b"a" and not a.exists()
     assert error(pair.file(F_MOVE, str(a), to=str(b))) == "no_such_file"
     assert pair.file(F_MOVE, str(b), to=str(a))[0] == DONE
-    assert error(pair.file(F_MOVE, str(a), to="/run/a")) == "bad_path"
+    a.chmod(0o4755)
+    os.utime(a, (1, 1600000000))
+    end, (info,), _, _ = pair.file(F_MOVE, str(a), to="/run/a")
+    assert end == DONE and not a.exists() and (info["mode"], info["modified_at"]) == (0o4755, 1600000000000)
+    assert error(pair.file(F_MOVE, "/run/a", to=str(a), user="nobody")) == "denied" and not a.exists()
+    b.write_bytes(b"b")
+    assert error(pair.file(F_MOVE, "/run/a", to=str(b))) == "exists" and b.read_bytes() == b"b"
+    assert pair.file(F_MOVE, "/run/a", to=str(b), overwrite=True)[0] == DONE and b.read_bytes() == b"a"
+    assert pair.file(F_MOVE, str(b), to=str(a))[0] == DONE
+    (directory / "d").mkdir()
+    assert error(pair.file(F_MOVE, str(directory / "d"), to="/run/d")) == "bad_path"
+    assert sorted(os.listdir(directory)) == ["a", "d"] and pair.agent.run_beside("ls", "/run").split() == ["iron"]
     assert error(pair.file(F_MOVE, "/etc/passwd", to=str(b), user="nobody")) in ("denied", "bad_path")
 
 

@@ -62,6 +62,8 @@ void filejob_list(struct filejob *j);
 void filejob_stat(struct filejob *j);
 void filejob_mkdir(struct filejob *j);
 void filejob_move(struct filejob *j);
+/* Of a file, to another file system: copied, and then removed. */
+void filejob_move_across(struct filejob *j);
 void filejob_remove(struct filejob *j);
 void filejob_pack(struct filejob *j);
 void filejob_unpack(struct filejob *j);

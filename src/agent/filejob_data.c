@@ -1,4 +1,4 @@
-/* READ and WRITE. */
+/* READ and WRITE, and MOVE to another file system, which is both. */
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -127,6 +127,7 @@ struct target {
 	uid_t uid;
 	gid_t gid;
 	char temporary[40]; /* in dir; empty: it has no name yet */
+	unsigned flags;     /* of renameat2 */
 };
 
 static void fail_write(struct filejob *j, const struct target *t, int code)
@@ -242,9 +243,27 @@ static int commit(const struct filejob *j, struct target *t)
 			t->temporary[0] = '\0';
 		}
 	}
-	if (r == 0 && renameat(t->dirfd, t->temporary, t->dirfd, t->name))
+	if (r == 0 && renameat2(t->dirfd, t->temporary, t->dirfd, t->name, t->flags))
 		r = -errno;
 	return r;
+}
+
+/* The directory too, so that an answer outlives a power cut; one that cannot be read cannot be synced. */
+static void sync_directory(struct filejob *j, const struct target *t)
+{
+	_cleanup_close_ int dir = open(t->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (dir >= 0 && fsync(dir) && errno != EINVAL)
+		filejob_fail_errno(j, errno, t->dir);
+}
+
+static void open_target(struct filejob *j, struct target *t, const char *path)
+{
+	if (filejob_split(path, &t->dir, &t->name))
+		filejob_fail(j, "is_a_directory", "%.400s: not the name of a file", path);
+	t->dirfd = open(t->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (t->dirfd < 0)
+		filejob_fail_errno(j, errno, t->dir);
 }
 
 void filejob_write(struct filejob *j)
@@ -254,12 +273,7 @@ void filejob_write(struct filejob *j)
 	int r = j->x->recursive ? filejob_make_parents(j->path, false) : 0;
 	if (r)
 		filejob_fail_errno(j, r, j->path);
-	r = filejob_split(j->path, &t.dir, &t.name);
-	if (r)
-		filejob_fail(j, "is_a_directory", "%.400s: not the name of a file", j->path);
-	t.dirfd = open(t.dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (t.dirfd < 0)
-		filejob_fail_errno(j, errno, t.dir);
+	open_target(j, &t, j->path);
 	look_at_old(j, &t);
 	open_temporary(j, &t);
 	copy_input(j, &t);
@@ -271,9 +285,59 @@ void filejob_write(struct filejob *j)
 	r = commit(j, &t);
 	if (r)
 		fail_write(j, &t, r);
-	/* The directory too, so that an answer outlives a power cut; one that cannot be read cannot be synced. */
-	_cleanup_close_ int dir = open(t.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir >= 0 && fsync(dir) && errno != EINVAL)
-		filejob_fail_errno(j, errno, t.dir);
+	sync_directory(j, &t);
 	filejob_send_own_info(j);
+}
+
+/* --- MOVE, where rename(2) cannot --- */
+
+static int open_source(struct filejob *j, struct stat *ret)
+{
+	int fd = open(j->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+	if (fd < 0 && errno != ELOOP)
+		filejob_fail_errno(j, errno, j->path);
+	if (fd < 0 || fstat(fd, ret) || !S_ISREG(ret->st_mode))
+		filejob_fail(j, "bad_path", "%.200s is on another file system than %.200s, where only a file can be moved",
+			     j->to, j->path);
+	return fd;
+}
+
+static void copy_file(struct filejob *j, const struct target *t, int from)
+{
+	static uint8_t space[CHUNK];
+	size_t n;
+
+	while ((n = (size_t)read_some(j, from, space, sizeof space))) {
+		int r = filejob_write_all(t->fd, space, n);
+		if (r)
+			fail_write(j, t, r);
+	}
+}
+
+void filejob_move_across(struct filejob *j)
+{
+	struct target t = {.fd = -1, .flags = j->x->overwrite ? 0 : RENAME_NOREPLACE};
+	struct stat st, old;
+	_cleanup_close_ int from = open_source(j, &st);
+
+	open_target(j, &t, j->to);
+	if (fstatat(t.dirfd, t.name, &old, AT_SYMLINK_NOFOLLOW) == 0 && (!j->x->overwrite || S_ISDIR(old.st_mode)))
+		filejob_fail_errno(j, j->x->overwrite ? EISDIR : EEXIST, j->to);
+	open_temporary(j, &t);
+	copy_file(j, &t, from);
+	t.uid = st.st_uid;
+	t.gid = st.st_gid;
+	/* What keeps no owner keeps no set-user-id either. */
+	t.mode = st.st_mode & (geteuid() == 0 || st.st_uid == geteuid() ? 07777 : 0777);
+	struct timespec times[2] = {st.st_atim, st.st_mtim};
+	int r = futimens(t.fd, times) ? -errno : commit(j, &t);
+	if (r)
+		fail_write(j, &t, r);
+	sync_directory(j, &t);
+	if (unlink(j->path)) {
+		int code = errno;
+		unlinkat(t.dirfd, t.name, 0);
+		filejob_fail_errno(j, code, j->path);
+	}
 }
