@@ -394,7 +394,8 @@ def test_at_most_64_at_a_time(api):
 
 
 def test_a_guest_that_never_answers(api):
-    """Four kinds at once: each has its answer after 25 s, and the connection is not held longer."""
+    """Four kinds at once: each has its answer after 25 s, and the connection is not held longer. A body that stops coming has
+    30 s."""
     cases = [("VM_FILE_STAT", "GET", "/stat"), ("VM_FILE_GET", "GET", ""), ("VM_ARCHIVE_GET", "GET", "/archive"), ("VM_CONSOLE", "GET", None)]
     for op, _, _ in cases:
         End(api, op, lambda e: e.receive())
@@ -404,6 +405,9 @@ def test_a_guest_that_never_answers(api):
         answers[op] = api.call(method, FILES + path + "?path=x" if path is not None else f"/vms/{VM}/console", timeout=40)
     threads = [threading.Thread(target=ask, args=case) for case in cases]
     start = time.monotonic()
+    stopped = End(api, "VM_FILE_PUT", lambda e: setattr(e, "got", e.stdin()))
+    s = api.connect(40)
+    s.sendall(head("PUT", FILES + "?path=x", "Content-Length: 100") + b"half of it")
     for t in threads:
         t.start()
     for t in threads:
@@ -411,6 +415,9 @@ def test_a_guest_that_never_answers(api):
     assert 24 < time.monotonic() - start < 35
     for op, _, _ in cases:
         assert "in time" in error(answers[op], 503, "unavailable") and answers[op].headers["Retry-After"]
+    answer = api.read_answer(s)
+    s.close()
+    assert (answer.status, stopped.join().got) == (408, None) and 28 < time.monotonic() - start < 40
 
 
 def test_iron_control_between_two_lives_is_waited_for(api):

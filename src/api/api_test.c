@@ -1,14 +1,16 @@
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <cmocka.h>
-#include <errno.h>
 
 #include "api/answer.h"
+#include "api/archive.h"
 #include "api/rendezvous.h"
 #include "api/route.h"
+#include "api/signals.h"
 
 /* --- the tables themselves --- */
 
@@ -253,9 +255,79 @@ static void test_rendezvous(void **state)
 	event_base_free(base);
 }
 
+static void test_signals(void **state)
+{
+	assert_int_equal(signal_parse(STR("TERM")), 15);
+	assert_int_equal(signal_parse(STR("SIGKILL")), 9);
+	assert_int_equal(signal_parse(STR("64")), 64);
+	const char *const none[] = {"", "SIG", "term", "0", "65", "015", "SIGSIGTERM", "TERM ", "TER", "15x"};
+	for (size_t i = 0; i < ARRAY_SIZE(none); i++)
+		assert_int_equal(signal_parse(str_of(none[i])), 0);
+}
+
+static void add_entry(struct buf *out, enum tar_kind kind, const char *name, const char *target, struct str data)
+{
+	static const char zeros[TAR_BLOCK];
+	struct tar_entry e = {.kind = kind, .name = str_of(name), .target = str_of(target), .size = data.len};
+
+	assert_int_equal(tar_write(&e, out), 0);
+	buf_append_str(out, data);
+	buf_append(out, zeros, tar_padding(data.len));
+}
+
+/* In pieces of each size the same is said of an archive. */
+static int push(const struct buf *archive, size_t step, bool *ret_whole)
+{
+	struct error e = {0};
+	struct archive a;
+	int r = 0;
+
+	archive_init(&a);
+	for (size_t at = 0; at < archive->len && r == 0; at += step)
+		r = archive_push(&a, str_make(archive->data + at, MIN(step, archive->len - at)), &e);
+	*ret_whole = archive_is_whole(&a);
+	assert_int_equal(r != 0, e.text[0] != 0);
+	archive_finish(&a);
+	return r;
+}
+
+static void test_archives(void **state)
+{
+	static const size_t steps[] = {1, 7, 511, 512, 513, 32768};
+	static const struct {
+		enum tar_kind kind;
+		const char *name, *target;
+		int verdict;
+	} last[] = {
+		{TAR_LINK, "a/l", "../top", 0}, {TAR_HARD_LINK, "h", "a/f", 0}, {TAR_FILE, "./x", "", 0}, {TAR_DIRECTORY, "./", "", 0},
+		{TAR_FILE, "/x", "", -EPERM}, {TAR_FILE, "a/../../x", "", -EPERM}, {TAR_LINK, "l", "/etc", -EPERM},
+		{TAR_LINK, "a/l", "../../x", -EPERM}, {TAR_HARD_LINK, "h", "/etc/passwd", -EPERM}, {TAR_HARD_LINK, "h", "../x", -EPERM},
+	};
+	bool whole;
+
+	for (size_t i = 0; i < ARRAY_SIZE(last); i++) {
+		_cleanup_(buf_finish) struct buf b = {0};
+		add_entry(&b, TAR_FILE, "a/f", "", STR("some bytes"));
+		add_entry(&b, last[i].kind, last[i].name, last[i].target, STR_NONE);
+		tar_write_end(&b);
+		for (size_t n = 0; n < ARRAY_SIZE(steps); n++) {
+			assert_int_equal(push(&b, steps[n], &whole), last[i].verdict);
+			assert_int_equal(whole, last[i].verdict == 0);
+		}
+		b.len -= 1024;
+		assert_int_equal(push(&b, 512, &whole), last[i].verdict);
+		assert_false(whole);
+		b.len += 1024;
+		buf_append_z(&b, "more");
+		assert_int_equal(push(&b, 512, &whole), last[i].verdict ? last[i].verdict : -EBADMSG);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_signals),
+		cmocka_unit_test(test_archives),
 		cmocka_unit_test(test_every_operation_has_a_shape), cmocka_unit_test(test_bounds_are_those_of_the_records),
 		cmocka_unit_test(test_routes),
 		cmocka_unit_test(test_bodies),

@@ -1,5 +1,5 @@
 #pragma once
-/* Where an exec's stream (from irond) and iron-control's answer that names it meet. Either may come first; what nobody
+/* Where a VM's stream (from irond) and iron-control's answer that names it meet. Either may come first; what nobody
  * asks for within RENDEZVOUS_MS is closed. */
 #include <event2/event.h>
 #include <stdint.h>
