@@ -106,11 +106,13 @@ def objects(iron):
     iron.call("POST", f"/vms/{stopped['id']}/stop")
     rule = iron.call("POST", "/egress/rules", {"host": "api.example.com"}, status=201)
     key = iron.call("POST", "/keys", {"name": "spare", "scopes": ["vm:read"]}, status=201)
+    exec_id = iron.call("POST", f"/vms/{vm['id']}/exec", {"command": "sleep 600", "user": "root", "detach": True})["exec_id"]
     image = iron.api("GET", "/images").json["data"][0]
     return {
         "id": [vm["id"], stopped["id"], "vm_0000000000001"],
         "rule": [rule["id"], "egr_0000000000001"],
         "key": [key["id"], "key_0000000000001"],
+        "exec": [exec_id, "exec_0000000000001"],
         "image": [image["id"], "img_0000000000001"],
     }
 

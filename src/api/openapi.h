@@ -13,6 +13,10 @@ int openapi_write(struct buf *out);
 /* The errors that the operation may answer with: ERR(…) of its own and those of every call. */
 uint64_t openapi_errors(enum api_op op);
 
+/* openapi_answer.c: what an operation answers, and the errors that are the same in all. */
+void openapi_put_responses(struct json *j, const char *key, enum api_op op);
+void openapi_put_error_components(struct json *j);
+
 /* openapi_schema.c: the JSON Schema (2020-12) of what a table takes or gives, as the value of `key`. */
 void schema_of_body(struct json *j, const char *key, const struct field_set *set);
 void schema_of_parameter(struct json *j, const char *key, const struct field *f);

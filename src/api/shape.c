@@ -405,6 +405,7 @@ static const struct field_set page = SET(page_query);
 
 static const struct op_answer exec_result[] = {
 	{"application/json", &exec_shape, NULL},
+	{"application/json", &exec_started_shape, NULL}, /* with detach */
 	{"text/event-stream", NULL, "With Accept: text/event-stream. Events stdout and stderr (base64), exit {exit_code, timed_out}, "
 				    "error {code, message}; a comment after 15 s of silence"},
 	{0}};
@@ -413,7 +414,7 @@ static const struct op_answer exec_output[] = {
 	{"text/event-stream", NULL, "With Accept: text/event-stream. First event exec, which says where the output begins; then as "
 				    "POST exec's, each with the next offset as its id, and live until the exit"},
 	{"application/octet-stream", NULL, "With Upgrade: websocket. The client's first text frame is {offset?, input?}; then as "
-					   "GET exec, after a control message {type: attached} with what the command is"},
+					   "GET exec, after a control message {type: attached} with what the command is", 101},
 	{0}};
 static const struct op_answer file_bytes[] = {
 	{"application/octet-stream", NULL, "The bytes, with Iron-File-Mode, Iron-File-Owner and Last-Modified; an answer that ends "

@@ -81,6 +81,7 @@ struct op_answer {
 	const char *media;
 	const struct out_shape *object; /* JSON: {"data": object}; NULL: what `doc` says */
 	const char *doc;
+	uint16_t status; /* 0: the operation's */
 };
 struct call;
 
@@ -164,7 +165,7 @@ struct out_shape {
 	const char *name; /* in the description; NULL: the row's */
 };
 /* What an answer that is no row holds. */
-extern const struct out_shape exec_shape, exec_output_shape, health_shape;
+extern const struct out_shape exec_started_shape, exec_shape, exec_output_shape, health_shape;
 /* Rows that come from a VM, not from iron-control: numbers beyond those of messages. */
 enum { ROW_EXEC = 60001, ROW_FILE };
 struct exec_view {

@@ -209,6 +209,10 @@ static const struct out_field exec[] = {
 	{.name = "truncated", .kind = OUT_FLAG, .doc = "One of the two was longer"},
 	{.name = "timed_out", .kind = OUT_FLAG, .doc = "timeout_s passed"},
 };
+static const struct out_field exec_started[] = {
+	{.name = "exec_id", .kind = OUT_ID, .choices = "exec_", .doc = "It runs on: GET …/execs/:exec"},
+};
+const struct out_shape exec_started_shape = {.name = "ExecStarted", .v = exec_started, .n = ARRAY_SIZE(exec_started)};
 const struct out_shape exec_shape = {.name = "ExecResult", .v = exec, .n = ARRAY_SIZE(exec)};
 
 static const struct out_field health[] = {
