@@ -1,5 +1,9 @@
 /* iron-worker: one job, then gone. The jobs there are:
  *
+ *	iron-worker --uid N --gid N flatten BYTES
+ *
+ * makes one disk of a VM's overlay and what is below it (iron-worker.h), and
+ *
  *	iron-worker --uid N --gid N image RECIPE hash|build
  *
  * runs an image's recipe, which is compiled in, as user iron-work in the working directory that irond made for it; what it
@@ -26,9 +30,11 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "codec/qcow2.h"
 #include "os/sandbox.h"
+#include "prog/iron-worker.h"
 
-#define MAX_FILE_BYTES ((rlim_t)8 << 30)
+#define MAX_FILE_BYTES ((rlim_t)66 << 30) /* a disk of the largest size that a recipe may ask for */
 
 /* The recipes of images/, byte for byte (recipes.sh). */
 extern const char recipe_base[], recipe_base_end[], recipe_mini[], recipe_mini_end[];
@@ -99,22 +105,32 @@ static int shell_run(int script, const char *what)
 	return gone == pid && WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-int main(int argc, char **argv)
+static int recipe_run(uid_t uid, gid_t gid, const char *name, const char *what)
 {
-	uint64_t uid, gid;
+	const struct str recipe = recipe_find(name);
 
-	if (argc != 8 || strcmp(argv[1], "--uid") != 0 || strcmp(argv[3], "--gid") != 0 || strcmp(argv[5], "image") != 0 ||
-	    str_parse_u64(str_of(argv[2]), UINT32_MAX - 1, &uid) < 0 ||
-	    str_parse_u64(str_of(argv[4]), UINT32_MAX - 1, &gid) < 0 || uid == 0)
-		return usage();
-	const struct str recipe = recipe_find(argv[6]);
 	if (!recipe.p)
 		return usage();
-	int r = become((uid_t)uid, (gid_t)gid);
+	int r = become(uid, gid);
 	int script = r < 0 ? r : script_make(recipe);
 	if (script < 0) {
 		fprintf(stderr, "iron-worker: %s\n", strerror(-script));
 		return 1;
 	}
-	return shell_run(script, argv[7]);
+	return shell_run(script, what);
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t uid, gid, bytes;
+
+	if (argc < 7 || strcmp(argv[1], "--uid") != 0 || strcmp(argv[3], "--gid") != 0 ||
+	    str_parse_u64(str_of(argv[2]), UINT32_MAX - 1, &uid) < 0 ||
+	    str_parse_u64(str_of(argv[4]), UINT32_MAX - 1, &gid) < 0 || uid == 0)
+		return usage();
+	if (argc == 8 && strcmp(argv[5], "image") == 0)
+		return recipe_run((uid_t)uid, (gid_t)gid, argv[6], argv[7]);
+	if (argc == 7 && strcmp(argv[5], "flatten") == 0 && str_parse_u64(str_of(argv[6]), QCOW2_MAX_BYTES, &bytes) == 0)
+		return flatten_run((uid_t)uid, (gid_t)gid, bytes);
+	return usage();
 }
