@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("IRON_BUILD", ROOT / "build-test" / "gcc"))
 # what runs inside guests is static, and the image builder may not trace itself: neither is sanitized
 GUEST_BUILD = pathlib.Path(os.environ.get("IRON_GUEST_BUILD", BUILD))
-ROLES = ["iron-api", "iron-control", "iron-vm", "iron-egress", "iron-audit", "iron-worker"]
+ROLES = ["iron-api", "iron-control", "iron-vm", "iron-egress", "iron-audit", "iron-worker", "iron-recipe"]
 # Images are made once for all tests of a checkout and copied by link; irond itself caches them by their inputs.
 IMAGE_CACHE = ROOT / "build-test" / "images"
 

@@ -69,15 +69,15 @@ int broker_rescan_images(struct broker *b, struct error *reterr)
 	return 0;
 }
 
-/* At a start, before anyone can ask for a VM: images that a newer one of their name has replaced, and that no VM was made
- * of, go. The list is newest first. */
+/* At a start, before anyone can ask for a VM: images that a newer one of their name has replaced, or whose making was cut
+ * short, and that no VM was made of, go. The list is newest first. */
 static void prune_images(struct broker *b)
 {
 	size_t kept = 0;
 
 	for (size_t i = 0; i < b->images.n; i++) {
 		const struct image *image = &b->images.v[i];
-		bool replaced = false;
+		bool replaced = image->name[0] == '.'; /* in the making, by a build that is no more */
 		for (size_t k = 0; k < kept && !replaced; k++)
 			replaced = strcmp(b->images.v[k].name, image->name) == 0;
 		if (replaced && !vms_use_image(b, image->id) && image_remove(b->conf->state_dir, image->id) == 0)

@@ -4,15 +4,18 @@
  * afterwards: the files that the recipe left are copied out by descriptor into .new-NAME (so that nothing of the recipe's
  * can still write to them), described by a manifest, booted once until the agent answers, and renamed into place. A lock
  * on state_dir/images keeps builds apart; what an interrupted one left is removed by the next, and by this one's own way
- * out. The recipe hashes what it is made from: an image of that hash is not made again unless told so. */
+ * out. The recipe hashes what it is made from: an image of that hash is not made again unless told so.
+ *
+ * The recipes of images/ are compiled in. An operator's adds to base's (packages and files go in while it is made), or begins
+ * with the disk of another image; its scripts, and in the latter case its files, are done in a VM (image_scripts.c). */
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/sendfile.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -21,8 +24,7 @@
 #include "base/id.h"
 #include "base/text.h"
 #include "broker/boot_check.h"
-#include "broker/image_store.h"
-#include "broker/image_worker.h"
+#include "broker/image_build_impl.h"
 #include "os/fdutil.h"
 
 #define BUILDER "iron-work"
@@ -30,22 +32,8 @@
 #define BOOT_DEADLINE_MS 180000
 #define META_MAX_BYTES ((size_t)16 << 10)
 #define LOG_TAIL_BYTES 300
-#define HASH_CHARS 64
 
-struct build {
-	const struct conf *conf;
-	const char *libexec, *name;
-	char *images, *work, *fresh; /* directories */
-	int lock_fd, log_fd, stop_fd;
-	bool locked;
-	uid_t uid;
-	gid_t gid;
-	uint64_t started_ms;
-	struct image image;
-	char cmdline[IMAGE_CMDLINE_MAX + 1];
-};
-
-static void say(const struct build *b, struct str line)
+void build_say(const struct build *b, struct str line)
 {
 	_cleanup_(buf_finish) struct buf text = {0};
 
@@ -54,9 +42,20 @@ static void say(const struct build *b, struct str line)
 	fflush(stdout);
 }
 
+void build_sayf(const struct build *b, const char *fmt, ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof text, fmt, args);
+	va_end(args);
+	build_say(b, str_of(text));
+}
+
 static void on_line(struct str line, void *user)
 {
-	say(user, line);
+	build_say(user, line);
 }
 
 /* --- the place --- */
@@ -93,76 +92,29 @@ static int places_make(struct build *b, struct error *reterr)
 {
 	int r;
 
-	dir_remove(b->work);
-	dir_remove(b->fresh);
-	if ((r = dir_make(b->work, 0711, b->uid, b->gid)) < 0)
-		return error_set(reterr, r, "%s: %s", b->work, strerror(-r));
-	if ((r = dir_make(b->fresh, 0755, 0, 0)) < 0)
-		return error_set(reterr, r, "%s: %s", b->fresh, strerror(-r));
+	if ((r = build_directory_make(b->work, 0711, b->uid, b->gid, reterr)) < 0 ||
+	    (r = build_directory_make(b->fresh, 0755, 0, 0, reterr)) < 0)
+		return r;
 	b->log_fd = open(b->images, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	return b->log_fd < 0 ? error_set(reterr, -errno, "%s: %s", b->images, strerror(errno)) : 0;
 }
 
-/* Holes stay holes: a disk image is mostly those. */
-static int data_copy(int from, int to, off_t size)
-{
-	off_t end;
-
-	if (ftruncate(to, size) < 0)
-		return -errno;
-	for (off_t at = 0; (at = lseek(from, at, SEEK_DATA)) >= 0 && at < size; at = end) {
-		if ((end = lseek(from, at, SEEK_HOLE)) < 0)
-			return -errno;
-		if (lseek(to, at, SEEK_SET) < 0)
-			return -errno;
-		for (off_t done = at; done < end;) {
-			ssize_t n = sendfile(to, from, &done, (size_t)MIN(end - done, (off_t)1 << 30));
-			if (n <= 0)
-				return n < 0 ? -errno : -EIO;
-		}
-	}
-	return errno == ENXIO || size == 0 ? 0 : -errno;
-}
-
-/* A file by its path into a directory of root's. *ret_bytes: what it takes there. */
-static int file_copy(const char *from_path, const char *to_path, mode_t mode, uint64_t *ret_bytes, struct error *reterr)
-{
-	struct stat st;
-	_cleanup_close_ int from = open(from_path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-
-	if (from < 0 || fstat(from, &st) < 0)
-		return error_set(reterr, -errno, "%s: %s", from_path, strerror(errno));
-	if (!S_ISREG(st.st_mode))
-		return error_set(reterr, -EBADMSG, "%s is not a file", from_path);
-	_cleanup_close_ int to = open(to_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (to < 0)
-		return error_set(reterr, -errno, "%s: %s", to_path, strerror(errno));
-	errno = ENXIO;
-	int r = data_copy(from, to, st.st_size);
-	if (r == 0 && (fchmod(to, mode) < 0 || fsync(to) < 0 || fstat(to, &st) < 0))
-		r = -errno;
-	if (r < 0)
-		return error_set(reterr, r, "%s: %s", to_path, strerror(-r));
-	*ret_bytes += (uint64_t)st.st_blocks * 512;
-	return 0;
-}
-
 static int agent_copy(struct build *b, struct error *reterr)
 {
-	_cleanup_free_ char *linked = xasprintf("%s/iron-agent", b->libexec);
+	_cleanup_free_ char *linked = xasprintf("%s/iron-agent", b->by->libexec);
 	_cleanup_free_ char *from = realpath(linked, NULL);
 	_cleanup_free_ char *to = xasprintf("%s/iron-agent", b->work);
 	uint64_t bytes = 0;
 
 	if (!from)
 		return error_set(reterr, -errno, "%s: %s", linked, strerror(errno));
-	return file_copy(from, to, 0755, &bytes, reterr);
+	return build_file_copy(from, to, 0755, &bytes, reterr);
 }
 
 /* --- the recipe --- */
 
-/* Its last words are why it failed. */
-static int recipe_failed(const struct build *b, int code, struct error *reterr)
+/* Its last words are why it failed. start: where in the log it began. */
+static int job_failed(const struct build *b, off_t start, int code, struct error *reterr)
 {
 	_cleanup_(buf_finish) struct buf text = {0};
 	char said[LOG_TAIL_BYTES];
@@ -170,37 +122,50 @@ static int recipe_failed(const struct build *b, int code, struct error *reterr)
 
 	if (code != -ECHILD || fstat(b->log_fd, &st) < 0)
 		return code;
-	ssize_t n = pread(b->log_fd, said, sizeof said, MAX(st.st_size - (off_t)sizeof said, 0));
+	*reterr = (struct error){0};
+	ssize_t n = pread(b->log_fd, said, sizeof said, MAX(st.st_size - (off_t)sizeof said, start));
 	for (ssize_t i = 0; i < n; i++)
 		if (said[i] == '\n')
 			said[i] = ' ';
 	if (n > 0)
 		escape_terminal(str_make(said, (size_t)n), &text);
-	*reterr = (struct error){0};
-	return error_set(reterr, code, "the recipe of %s failed: … %.*s", b->name, STR_ARG(buf_str(&text)));
+	else
+		return error_set(reterr, code, "the recipe of %s failed without a word; the kernel's log may say why", b->name);
+	return error_set(reterr, code, "the recipe of %s failed: %s%.*s", b->name, st.st_size - start > n ? "… " : "",
+			 STR_ARG(buf_str(&text)));
 }
 
+int build_job(struct build *b, const struct image_worker *w, struct buf *ret_output, struct error *reterr)
+{
+	struct image_worker whole = *w;
+
+	whole.libexec = b->by->libexec;
+	whole.dir = b->work;
+	whole.uid = b->uid;
+	whole.gid = b->gid;
+	whole.log_fd = b->log_fd;
+	const off_t start = lseek(b->log_fd, 0, SEEK_END);
+	int r = image_worker_run(&whole, on_line, b, ret_output, reterr);
+	return r < 0 ? job_failed(b, start, r, reterr) : 0;
+}
+
+/* The compiled-in recipe: mini's, or base's, which also knows what an operator's adds. */
 static int recipe_run(struct build *b, const char *what, struct buf *ret_output, struct error *reterr)
 {
-	const struct image_worker w = {
-		.libexec = b->libexec,
-		.recipe = b->name,
-		.what = what,
-		.dir = b->work,
-		.uid = b->uid,
-		.gid = b->gid,
-		.log_fd = b->log_fd,
-		.stop_fd = b->stop_fd,
-	};
-	int r = image_worker_run(&w, on_line, b, ret_output, reterr);
+	const char *words[] = {"image", b->recipe ? "base" : b->name, what, NULL};
+	const struct image_worker w = {.program = "iron-worker",
+				       .words = words,
+				       .stdin_fd = -1,
+				       .fds = {-1, -1},
+				       .stop_fd = b->stop_fd};
 
-	return r < 0 ? recipe_failed(b, r, reterr) : 0;
+	return build_job(b, &w, ret_output, reterr);
 }
 
 static int hash_get(struct build *b, struct error *reterr)
 {
 	_cleanup_(buf_finish) struct buf output = {0};
-	uint8_t bytes[HASH_CHARS / 2];
+	uint8_t bytes[BUILD_HASH_CHARS / 2];
 
 	int r = recipe_run(b, "hash", &output, reterr);
 	if (r < 0)
@@ -212,16 +177,25 @@ static int hash_get(struct build *b, struct error *reterr)
 	return 0;
 }
 
-static bool is_cached(struct build *b)
+/* The newest of that name. -ENOENT: there is none. */
+static int image_find(const struct build *b, const char *name, struct image *ret)
 {
 	_cleanup_(image_list_finish) struct image_list images = {0};
 
-	if (image_scan(b->conf->state_dir, &images, NULL) < 0)
-		return false;
+	int r = image_scan(b->by->conf->state_dir, &images, NULL);
 	for (size_t i = 0; i < images.n; i++)
-		if (strcmp(images.v[i].name, b->name) == 0 && strcmp(images.v[i].hash, b->image.hash) == 0)
-			return true;
-	return false;
+		if (strcmp(images.v[i].name, name) == 0) {
+			*ret = images.v[i];
+			return 0;
+		}
+	return r < 0 ? r : -ENOENT;
+}
+
+static bool is_cached(struct build *b)
+{
+	struct image newest;
+
+	return image_find(b, b->name, &newest) == 0 && strcmp(newest.hash, b->image.hash) == 0;
 }
 
 static int meta_line(struct build *b, struct str line, struct buf *made_from)
@@ -269,7 +243,7 @@ static int output_take(struct build *b, struct error *reterr)
 		bool disk = strcmp(files[i], "disk.raw") == 0;
 		if (disk && access(from, F_OK) < 0)
 			continue;
-		int r = file_copy(from, to, 0444, &b->image.size_bytes, reterr);
+		int r = build_file_copy(from, to, 0444, &b->image.size_bytes, reterr);
 		if (r < 0)
 			return r;
 		b->image.has_disk = b->image.has_disk || disk;
@@ -282,16 +256,15 @@ static int output_take(struct build *b, struct error *reterr)
 static int boot(struct build *b, struct error *reterr)
 {
 	_cleanup_(image_files_close) struct image_files files = {.kernel_fd = -1, .initrd_fd = -1, .disk_fd = -1};
-	_cleanup_free_ char *done = NULL;
 	struct accel accel;
 	uint64_t ms = 0;
 	int r;
 
-	if ((r = accel_get(b->conf, &accel, reterr)) < 0 || (r = image_open_directory(b->fresh, &files, reterr)) < 0)
+	if ((r = accel_get(b->by->conf, &accel, reterr)) < 0 || (r = image_open_directory(b->fresh, &files, reterr)) < 0)
 		return r;
-	say(b, accel.kvm ? STR("booting it once under KVM") : STR("booting it once under TCG (no KVM)"));
+	build_say(b, accel.kvm ? STR("booting it once under KVM") : STR("booting it once under TCG (no KVM)"));
 	const struct boot_check check = {
-		.conf = b->conf,
+		.conf = b->by->conf,
 		.image = &files,
 		.scratch = b->images,
 		.kvm = accel.kvm,
@@ -304,8 +277,7 @@ static int boot(struct build *b, struct error *reterr)
 		error_prefix(reterr, "the image does not boot");
 		return r;
 	}
-	done = xasprintf("its agent answered after %u.%u s", (unsigned)(ms / 1000), (unsigned)(ms / 100 % 10));
-	say(b, str_of(done));
+	build_sayf(b, "its agent answered after %u.%u s", (unsigned)(ms / 1000), (unsigned)(ms / 100 % 10));
 	return 0;
 }
 
@@ -317,23 +289,59 @@ static int publish(struct build *b, struct error *reterr)
 	_cleanup_free_ char *to = xasprintf("%s/%s", b->images, id);
 	if (rename(b->fresh, to) < 0 || fsync(b->lock_fd) < 0)
 		return error_set(reterr, -errno, "%s: %s", to, strerror(errno));
-	_cleanup_free_ char *done = xasprintf("%s, %u MiB", id, (unsigned)(b->image.size_bytes >> 20));
-	say(b, str_of(done));
+	build_sayf(b, "%s, %u MiB", id, (unsigned)(b->image.size_bytes >> 20));
 	return 0;
 }
 
-static int make(struct build *b, bool force, struct error *reterr)
+/* What the recipe begins with, when that is not base. */
+static int from_find(struct build *b, struct image *ret, struct error *reterr)
 {
+	if (image_find(b, b->recipe->from, ret) < 0)
+		return error_set(reterr, -ENOENT, "there is no image %s, from which %s is made; irond image build makes one",
+				 b->recipe->from, b->name);
+	if (!ret->has_disk)
+		return error_set(reterr, -EINVAL, "the image %s has no disk", b->recipe->from);
+	return 0;
+}
+
+/* fresh has the image's files after this, but for the description. */
+static int fill(struct build *b, const struct image *from, struct error *reterr)
+{
+	int r = 0;
+
+	if (!from && ((r = recipe_run(b, "build", NULL, reterr)) < 0 || (r = output_take(b, reterr)) < 0))
+		return r;
+	if (!b->recipe)
+		return 0;
+	if (build_needs_vm(b) && (r = build_scripts_run(b, from, reterr)) < 0)
+		return r;
+	build_recipe_describe(b, from);
+	return build_recipe_keep(b, reterr);
+}
+
+static int make(struct build *b, struct error *reterr)
+{
+	struct image base;
+	const struct image *from = NULL;
 	int r;
 
-	if ((r = lock_take(b, reterr)) < 0 || (r = builder_find(b, reterr)) < 0 || (r = places_make(b, reterr)) < 0 ||
-	    (r = agent_copy(b, reterr)) < 0 || (r = hash_get(b, reterr)) < 0)
+	if ((r = lock_take(b, reterr)) < 0 || (r = builder_find(b, reterr)) < 0)
 		return r;
-	if (!force && is_cached(b)) {
-		say(b, STR("up to date"));
+	build_scripts_sweep(b);
+	if ((r = places_make(b, reterr)) < 0 || (r = agent_copy(b, reterr)) < 0)
+		return r;
+	if (b->recipe && strcmp(b->recipe->from, "base") != 0) {
+		if ((r = from_find(b, &base, reterr)) < 0)
+			return r;
+		from = &base;
+	}
+	if ((b->recipe && (r = build_recipe_hand_over(b, from, reterr)) < 0) || (r = hash_get(b, reterr)) < 0)
+		return r;
+	if (!b->by->force && is_cached(b)) {
+		build_say(b, STR("up to date"));
 		return 0;
 	}
-	if ((r = recipe_run(b, "build", NULL, reterr)) < 0 || (r = output_take(b, reterr)) < 0)
+	if ((r = fill(b, from, reterr)) < 0)
 		return r;
 	b->image.id = id_random();
 	b->image.created_at = real_ms();
@@ -341,11 +349,6 @@ static int make(struct build *b, bool force, struct error *reterr)
 	if ((r = image_manifest_write(b->fresh, &b->image, b->cmdline, reterr)) < 0 || (r = boot(b, reterr)) < 0)
 		return r;
 	return publish(b, reterr);
-}
-
-static bool is_recipe(const char *name)
-{
-	return strcmp(name, "base") == 0 || strcmp(name, "mini") == 0;
 }
 
 static void finish(struct build *b)
@@ -361,13 +364,11 @@ static void finish(struct build *b)
 	free(b->images);
 }
 
-int image_build(const struct conf *conf, const char *libexec, const char *name, bool force, struct error *reterr)
+int build_run(const struct image_builder *by, const char *name, const struct recipe *recipe, struct error *reterr)
 {
-	struct build b = {.conf = conf, .libexec = libexec, .name = name, .lock_fd = -1, .log_fd = -1};
+	struct build b = {.by = by, .name = name, .recipe = recipe, .lock_fd = -1, .log_fd = -1};
 	sigset_t stops, before;
 
-	if (!is_recipe(name))
-		return error_set(reterr, -ENOENT, "there is no recipe '%s'; there are base and mini", name);
 	sigemptyset(&stops);
 	sigaddset(&stops, SIGINT);
 	sigaddset(&stops, SIGTERM);
@@ -375,12 +376,28 @@ int image_build(const struct conf *conf, const char *libexec, const char *name, 
 	sigprocmask(SIG_BLOCK, &stops, &before);
 	b.stop_fd = signalfd(-1, &stops, SFD_CLOEXEC | SFD_NONBLOCK);
 	b.started_ms = mono_ms();
-	b.images = image_directory(conf->state_dir);
+	b.images = image_directory(by->conf->state_dir);
 	b.work = xasprintf("%s/.build-%s", b.images, name);
 	b.fresh = xasprintf("%s/.new-%s", b.images, name);
-	int r = b.stop_fd < 0 ? error_set(reterr, -errno, "signalfd: %s", strerror(errno)) : make(&b, force, reterr);
+	int r = b.stop_fd < 0 ? error_set(reterr, -errno, "signalfd: %s", strerror(errno)) : make(&b, reterr);
 	finish(&b);
 	closep(&b.stop_fd);
 	sigprocmask(SIG_SETMASK, &before, NULL);
+	return r;
+}
+
+int image_build(const struct image_builder *by, const char *what, struct error *reterr)
+{
+	struct recipe *recipe = NULL;
+
+	if (strcmp(what, "base") == 0 || strcmp(what, "mini") == 0)
+		return build_run(by, what, NULL, reterr);
+	if (!strchr(what, '/') && !str_has_suffix(str_of(what), STR(".yaml")) && !str_has_suffix(str_of(what), STR(".yml")))
+		return error_set(reterr, -ENOENT, "there is no recipe '%s': name base, mini, or a recipe's file (./%s.yaml)", what,
+				 what);
+	int r = recipe_load(what, NULL, &recipe, reterr);
+	if (r == 0)
+		r = build_run(by, recipe->name, recipe, reterr);
+	recipe_destroy(recipe);
 	return r;
 }

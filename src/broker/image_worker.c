@@ -17,7 +17,7 @@
 
 #include "base/cleanup.h"
 
-#define PROGRESS_FD 3
+#define STAGING 64 /* above every fixed number */
 #define MAX_OUTPUT_BYTES ((size_t)64 << 10)
 #define MAX_LINE_BYTES ((size_t)4096)
 
@@ -46,12 +46,53 @@ static char **environment_make(const char *dir)
 	return env;
 }
 
+/* Standard streams, progress on 3, what the job is given on 4 and 5. All are lifted first, so that none is overwritten
+ * before it is used. */
+static int descriptors_place(const struct image_worker *w, int progress, int output)
+{
+	const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	const int sources[] = {w->stdin_fd < 0 ? null : w->stdin_fd,
+			       output < 0 ? w->log_fd : output,
+			       w->log_fd,
+			       progress,
+			       w->fds[0],
+			       w->fds[1]};
+	int lifted[ARRAY_SIZE(sources)];
+
+	for (size_t i = 0; i < ARRAY_SIZE(sources); i++) {
+		lifted[i] = sources[i] < 0 ? -1 : fcntl(sources[i], F_DUPFD_CLOEXEC, STAGING);
+		if (sources[i] >= 0 && lifted[i] < 0)
+			return -errno;
+	}
+	for (int i = 0; i < (int)ARRAY_SIZE(sources); i++) {
+		close(i);
+		if (lifted[i] >= 0 && dup2(lifted[i], i) < 0)
+			return -errno;
+	}
+	return close_range(ARRAY_SIZE(sources), ~0U, 0) < 0 ? -errno : 0;
+}
+
+static char **arguments_make(const struct image_worker *w)
+{
+	size_t n = 0;
+
+	while (w->words[n])
+		n++;
+	char **argv = xcalloc(n + 6, sizeof *argv);
+	argv[0] = xstrdup(w->program);
+	argv[1] = xstrdup("--uid");
+	argv[2] = xasprintf("%u", w->uid);
+	argv[3] = xstrdup("--gid");
+	argv[4] = xasprintf("%u", w->gid);
+	for (size_t i = 0; i < n; i++)
+		argv[5 + i] = xstrdup(w->words[i]);
+	return argv;
+}
+
 static _Noreturn void child_run(const struct image_worker *w, int progress, int output)
 {
-	_cleanup_free_ char *program = xasprintf("%s/iron-worker", w->libexec);
-	_cleanup_free_ char *uid = xasprintf("%u", w->uid);
-	_cleanup_free_ char *gid = xasprintf("%u", w->gid);
-	char **env = environment_make(w->dir);
+	_cleanup_free_ char *program = xasprintf("%s/%s", w->libexec, w->program);
+	char **env = environment_make(w->dir), **argv = arguments_make(w);
 	sigset_t none;
 
 	sigemptyset(&none);
@@ -61,14 +102,9 @@ static _Noreturn void child_run(const struct image_worker *w, int progress, int 
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
 	    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 || chdir(w->dir) < 0)
 		_exit(125);
-	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	int out = output < 0 ? w->log_fd : output;
-	if (dup2(null, STDIN_FILENO) < 0 || dup2(w->log_fd, STDERR_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
-	    (progress == PROGRESS_FD ? fcntl(progress, F_SETFD, 0) : dup2(progress, PROGRESS_FD)) < 0)
+	if (descriptors_place(w, progress, output) < 0)
 		_exit(125);
-	if (close_range(PROGRESS_FD + 1, ~0U, 0) < 0)
-		_exit(125);
-	execle(program, "iron-worker", "--uid", uid, "--gid", gid, "image", w->recipe, w->what, (char *)NULL, env);
+	execve(program, argv, env);
 	dprintf(STDERR_FILENO, "%s: %s\n", program, strerror(errno));
 	_exit(127);
 }
@@ -159,7 +195,7 @@ static int job_wait(struct job *j, void (*on_line)(struct str, void *), void *us
 		;
 	j->pid = 0;
 	if (status != 0 || j->output.failed)
-		return error_set(reterr, -ECHILD, "the recipe failed");
+		return error_set(reterr, -ECHILD, "the job failed");
 	return 0;
 }
 

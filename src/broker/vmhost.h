@@ -91,12 +91,24 @@ struct image_files {
 int image_open(const char *state_dir, uint64_t id, struct image_files *ret, struct error *reterr);
 void image_files_close(struct image_files *f); /* idempotent */
 
-/* `irond image build NAME`, in the calling process, minutes long; progress on stdout, cached by a hash of the inputs. It
- * ends its children when it is told to stop by SIGINT or SIGTERM and leaves nothing; the signal then takes its effect on the
- * process. libexec: where
- * iron-agent and iron-worker are. force: also when there is one of these inputs. Another build at the same time: -EBUSY. The
- * user iron-work must exist, and own a range of subordinate uids and gids for `base`. */
-int image_build(const struct conf *conf, const char *libexec, const char *name, bool force, struct error *reterr);
+struct image_builder {
+	const struct conf *conf;
+	const char *libexec; /* where iron-agent, iron-worker and iron-recipe are */
+	bool force;          /* also when there is one of the same inputs */
+	/* Asks the running irond (ctl.h). -ENOENT, -ECONNREFUSED: none runs. NULL: none may be asked. */
+	int (*request)(const struct conf *conf, const char *const *words, void (*print)(const char *line, void *user),
+		       void *user, struct error *reterr);
+};
+
+/* `irond image build WHAT`: base, mini, or the path of a recipe (iron-recipe(5)); in the calling process, minutes long;
+ * progress on stdout, cached by a hash of the inputs. It ends its children when it is told to stop by SIGINT or SIGTERM and
+ * leaves nothing; the signal then takes its effect on the process. Another build at the same time: -EBUSY. The user
+ * iron-work must exist, and own a range of subordinate uids and gids for what is made from Debian's packages. A recipe with
+ * scripts needs a running irond. */
+int image_build(const struct image_builder *by, const char *what, struct error *reterr);
+/* `irond image rebuild`: the same for every image of a known recipe that is older than so many days, or made from one that
+ * was made anew. One that fails is told on stderr and does not keep the others: -EIO. */
+int image_rebuild(const struct image_builder *by, unsigned days, struct error *reterr);
 
 /* --- QEMU (qemu) --- */
 

@@ -173,7 +173,9 @@ static int run_image(char **v)
 	struct error e = {0};
 	struct conf conf = conf_of(v[0], v[1]);
 
-	return report(image_build(&conf, v[2], v[3], strcmp(v[4], "yes") == 0, &e), &e);
+	const struct image_builder by = {.conf = &conf, .libexec = v[2], .force = strcmp(v[4], "yes") == 0};
+
+	return report(image_build(&by, v[3], &e), &e);
 }
 
 static const struct {

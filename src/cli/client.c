@@ -138,6 +138,8 @@ void client_common_options(struct client *c, CURL *h)
 	/* the API is ours: it is not behind the proxy that the environment names for the outside */
 	curl_easy_setopt(h, CURLOPT_NOPROXY, "*");
 	if (*c->settings->pin) {
+		curl_easy_setopt(h, CURLOPT_CAINFO, NULL); /* not asked, so not needed: a client may be kept from all files */
+		curl_easy_setopt(h, CURLOPT_CAPATH, NULL);
 		curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, 0L);
 		curl_easy_setopt(h, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
 		curl_easy_setopt(h, CURLOPT_SSL_CTX_DATA, c);

@@ -63,7 +63,7 @@ bool recipe_is_path(struct str s)
 	/* where what is written is gone at the next boot */
 	static const char *const mounts[] = {"dev", "proc", "run", "sys"};
 
-	if (s.len < 2 || s.len > PATH_BYTES || s.p[0] != '/' || !str_is_printable_utf8(s))
+	if (s.len < 2 || s.len > PATH_BYTES || s.p[0] != '/' || s.p[s.len - 1] == ' ' || !str_is_printable_utf8(s))
 		return false;
 	const struct str rest = str_make(s.p + 1, s.len - 1);
 	struct str tail = rest, first;

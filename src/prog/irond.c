@@ -16,8 +16,11 @@ const char irond_usage[] =
 	"  irond stop --vms         power the VMs off, then end iron\n"
 	"  irond status             what runs; exit status 3 when nothing does\n"
 	"  irond reload             read iron.yaml, the certificate and the images again\n"
-	"  irond image build NAME [--force]\n"
-	"                           make the image `base` or `mini`, unless there is one of the same inputs\n"
+	"  irond image build base|mini|RECIPE [--force]\n"
+	"                           make an image, unless there is one of the same inputs; RECIPE: a file as\n"
+	"                           iron-recipe(5) describes it, like ./tools.yaml\n"
+	"  irond image rebuild [--older-than DAYS] [--force]\n"
+	"                           the same for every image that is older (7 days), by the recipe that made it\n"
 	"  irond key create NAME [--workspace W] [--scopes S,S] [--expires TIME]\n"
 	"                           make an API key and print it; the workspace is the one of that name, made when\n"
 	"                           there is none, and `default` unless it is given\n"
@@ -52,6 +55,7 @@ static int parse(int argc, char **argv, struct command_line *ret)
 		{"config", required_argument, NULL, 'c'},  {"libexec", required_argument, NULL, 'L'},
 		{"workspace", required_argument, NULL, 'w'},
 		{"scopes", required_argument, NULL, 's'},  {"expires", required_argument, NULL, 'e'},
+		{"older-than", required_argument, NULL, 'o'},
 		{"foreground", no_argument, NULL, 'f'},    {"force", no_argument, NULL, 'F'},
 		{"help", no_argument, NULL, 'h'},          {"version", no_argument, NULL, 'V'},
 		{"vms", no_argument, NULL, 'm'},
@@ -76,6 +80,9 @@ static int parse(int argc, char **argv, struct command_line *ret)
 			break;
 		case 'e':
 			cl.expires = optarg;
+			break;
+		case 'o':
+			cl.older_than = optarg;
 			break;
 		case 'f':
 			cl.foreground = true;

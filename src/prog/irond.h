@@ -4,7 +4,7 @@
 #include "conf/conf.h"
 
 struct command_line {
-	const char *conf, *libexec, *scopes, *expires, *workspace;
+	const char *conf, *libexec, *scopes, *expires, *workspace, *older_than;
 	bool foreground, force, vms;
 	char **words;
 	int n;

@@ -14,6 +14,8 @@
 #include "model/scope.h"
 #include "prog/irond.h"
 
+#define REBUILD_DAYS 7
+
 static char *socket_path(const struct conf *c)
 {
 	return xasprintf("%s/irond.sock", c->run_dir);
@@ -113,21 +115,48 @@ static int cmd_audit(const struct command_line *cl, const struct conf *conf)
 	return nobody_runs(r) ? not_running() : r < 0 ? complain(&e) : 0;
 }
 
+static int ask(const struct conf *conf, const char *const *words, void (*print)(const char *line, void *user), void *user,
+	       struct error *e)
+{
+	_cleanup_free_ char *path = socket_path(conf);
+
+	return ctl_request(path, words, print, user, e);
+}
+
+static int days_of(const struct command_line *cl, unsigned *ret)
+{
+	uint64_t days = REBUILD_DAYS;
+
+	if (cl->older_than && str_parse_u64(str_of(cl->older_than), 3650, &days) < 0) {
+		fputs("irond: --older-than takes a number of days, 0 to 3650\n", stderr);
+		return -EINVAL;
+	}
+	*ret = (unsigned)days;
+	return 0;
+}
+
 static int cmd_image(const struct command_line *cl, const struct conf *conf)
 {
+	const struct image_builder by = {.conf = conf, .libexec = cl->libexec, .force = cl->force, .request = ask};
 	const char *words[] = {"rescan", NULL};
-	struct error e = {0};
+	struct error e = {0}, no_rescan = {0};
+	bool builds = cl->n == 3 && strcmp(cl->words[1], "build") == 0;
+	unsigned days = 0;
 	int r;
 
-	if (cl->n != 3 || strcmp(cl->words[1], "build") != 0) {
+	if (!builds && !(cl->n == 2 && strcmp(cl->words[1], "rebuild") == 0)) {
 		fputs(irond_usage, stderr);
 		return 2;
 	}
+	if (days_of(cl, &days) < 0)
+		return 2;
 	log_init("irond", LOG_LEVEL_WARN);
-	if (image_build(conf, cl->libexec, cl->words[2], cl->force, &e) < 0)
+	int made = builds ? image_build(&by, cl->words[2], &e) : image_rebuild(&by, days, &e);
+	/* of several, some may have been made */
+	r = made < 0 && builds ? 0 : request(conf, words, &no_rescan);
+	if (made < 0)
 		return complain(&e);
-	r = request(conf, words, &e);
-	return r < 0 && !nobody_runs(r) ? complain(&e) : 0;
+	return r < 0 && !nobody_runs(r) ? complain(&no_rescan) : 0;
 }
 
 static int parse_scopes(const char *text, uint32_t *ret)

@@ -108,7 +108,7 @@ int store_image_get(struct store *s, uint64_t id, struct arena *a, struct row_im
 int store_image_find(struct store *s, struct str name, struct arena *a, struct row_image *ret)
 {
 	_cleanup_(query_finish) struct query q = {0};
-	int r = query_begin(s, IMAGE_COLUMNS IMAGE_IS_NEWEST " AND name = ?", a, &q);
+	int r = query_begin(s, IMAGE_COLUMNS IMAGE_IS_NEWEST " AND name = ? AND name NOT LIKE '.%'", a, &q);
 
 	if (r)
 		return r;
@@ -129,7 +129,8 @@ int store_images_list(struct store *s, const struct msg_page *page, struct arena
 	int r = cursor_parse(page->cursor, CURSOR_IMAGES, 0, 0, a, &c, &given);
 	if (r)
 		return r;
-	select_add(&sel, IMAGE_COLUMNS IMAGE_IS_NEWEST);
+	/* what begins with a dot is an image in the making: it is had by its id alone */
+	select_add(&sel, IMAGE_COLUMNS IMAGE_IS_NEWEST " AND name NOT LIKE '.%'");
 	if (page->name.len)
 		select_str(&sel, " AND name = ?", page->name);
 	if (given)
