@@ -88,6 +88,9 @@ def test_again_upgrades_in_place_and_the_story_holds(machine):
     out = quickstart(machine, "--no-demo", timeout=300)
     assert re.search(r"^ 8/8 .* ok$", out, re.M), out
     assert machine.ok("sha256sum", "/usr/local/libexec/iron/iron-vm") != installed
+    # its iron-vm is another one, which has to reach the guest again
+    waited = alice(machine, "iron wait --timeout 120 before")
+    assert waited.returncode == 0, waited.stdout + machine.ok("tail", "-n", "60", "/var/lib/iron/log/irond.log")
     assert boot_id(machine, "before") == booted
     assert ours_that_run() and not [exe for exe in ours_that_run() if "/usr/local/" in exe and exe.endswith(" (deleted)")]
     story = alice(machine, "iron create demo && iron exec demo -- git --version")
