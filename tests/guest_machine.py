@@ -1,4 +1,4 @@
-"""A real machine of the image mini in QEMU as iron runs it, less its walls, disk and door, with iron-vm in front of it."""
+"""A real machine of mini in QEMU as iron runs it, less its walls, disk and door, with iron-vm in front of it."""
 
 import re
 import shutil

@@ -46,8 +46,8 @@ void exec_signal(struct exec_set *s, int number, bool terminals_only);
 /* A child's end, from waitpid(2); a pid that is none of the set's is passed over. */
 void exec_on_reaped(struct exec_set *s, pid_t pid, int status);
 
-/* One turn of the loop: the descriptors to wait for (room for EXEC_POLLFDS * EXEC_MAX), what came of them, and then what
- * time and state ask for. */
+/* One turn of the loop: the descriptors to wait for (room for EXEC_POLLFDS * EXEC_MAX), what came of them, and then
+ * what time and state ask for. */
 size_t exec_poll_prepare(struct exec_set *s, struct pollfd *fds);
 void exec_poll_done(struct exec_set *s, const struct pollfd *fds);
 /* Milliseconds to the next deadline, -1: none. */

@@ -103,7 +103,8 @@ static enum file_kind kind_of(mode_t mode)
 	return S_ISLNK(mode) ? FILE_LINK : FILE_OTHER;
 }
 
-void filejob_send_info(struct filejob *j, int dir, const char *name, const struct stat *st, const char *shown, bool more)
+void filejob_send_info(struct filejob *j, int dir, const char *name, const struct stat *st, const char *shown,
+		       bool more)
 {
 	char owner[64], group[64], target[4097] = "";
 

@@ -36,7 +36,8 @@ __attribute__((noreturn)) void filejob_fail_errno(struct filejob *j, int code, c
 
 struct stat;
 /* An INFO of dir/name (dir may be AT_FDCWD); shown: its name, in a LIST. */
-void filejob_send_info(struct filejob *j, int dir, const char *name, const struct stat *st, const char *shown, bool more);
+void filejob_send_info(struct filejob *j, int dir, const char *name, const struct stat *st, const char *shown,
+		       bool more);
 /* Of j->path, as it is now, not followed. */
 void filejob_send_own_info(struct filejob *j);
 /* false: the input's sender wants it undone. Blocks until the input has ended. */
@@ -49,8 +50,8 @@ int filejob_owner(const struct filejob *j, uid_t *ret_uid, gid_t *ret_gid);
 int filejob_split(const char *path, char **ret_dir, const char **ret_name);
 /* Bytes of READ and PACK. */
 void filejob_send_data(struct filejob *j, const void *data, size_t n);
-/* The same from a file, without a copy. Returns the bytes that went that way: fewer than `left` at its end, and where its
- * file system cannot do this. */
+/* The same from a file, without a copy. Returns the bytes that went that way: fewer than `left` at its end, and where
+ * its file system cannot do this. */
 uint64_t filejob_send_pages(struct filejob *j, int fd, uint64_t left);
 int filejob_write_all(int fd, const void *p, size_t n);
 

@@ -168,7 +168,8 @@ void filejob_pack(struct filejob *j)
 		filejob_flush(j);
 		walk(&p, fd, 0);
 	} else if (S_ISREG(st.st_mode) && filejob_split(j->path, &dir, &part) == 0) {
-		/* A link is followed here, as READ does; what it is called in the archive is the name that was asked for. */
+		/* A link is followed here, as READ does; what it is called in the archive is the name that was asked
+		 * for. */
 		_cleanup_free_ char *real = realpath(j->path, NULL);
 		if (!real)
 			filejob_fail_errno(j, errno, j->path);

@@ -134,7 +134,8 @@ void filejob_move(struct filejob *j)
 	if (renameat2(AT_FDCWD, j->path, AT_FDCWD, j->to, j->x->overwrite ? 0 : RENAME_NOREPLACE)) {
 		int code = errno;
 		if (code != EXDEV)
-			filejob_fail_errno(j, code, code == EEXIST || code == ENOTEMPTY || code == EISDIR ? j->to : j->path);
+			filejob_fail_errno(j, code,
+					   code == EEXIST || code == ENOTEMPTY || code == EISDIR ? j->to : j->path);
 		filejob_move_across(j);
 	}
 	j->path = j->to;

@@ -1,5 +1,6 @@
-/* UNPACK: a tar archive into a directory, as it comes. Each name is walked from the root's descriptor, one part at a time
- * and never through a link, so that neither the archive's own links nor those that others plant meanwhile lead out. */
+/* UNPACK: a tar archive into a directory, as it comes. Each name is walked from the root's descriptor, one part at a
+ * time and never through a link, so that neither the archive's own links nor those that others plant meanwhile lead
+ * out. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -200,7 +200,8 @@ static bool read_data(struct fileop *o)
 {
 	struct stream *st = o->stream;
 
-	ssize_t n = channel_send_from(st->set->channel, AGENT_STDOUT, st->id, o->from, MIN(o->data_left, (size_t)st->may_send));
+	size_t max = MIN(o->data_left, (size_t)st->may_send);
+	ssize_t n = channel_send_from(st->set->channel, AGENT_STDOUT, st->id, o->from, max);
 	if (n <= 0) {
 		fail_read(o, n);
 		return false;

@@ -1,6 +1,6 @@
-/* A chunk holds segments: a word (length, and in its lowest bit which output), and the bytes. The last segment of the last
- * chunk grows while the same output goes on. A chunk that is not the last never changes, and is dropped as a whole:
- * hence a reader's chunk is there as long as its offset is not before ring_start. */
+/* A chunk holds segments: a word (length, and in its lowest bit which output), and the bytes. The last segment of the
+ * last chunk grows while the same output goes on. A chunk that is not the last never changes, and is dropped as a
+ * whole: hence a reader's chunk is there as long as its offset is not before ring_start. */
 #include "agent/ring.h"
 
 #include <sys/mman.h>

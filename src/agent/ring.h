@@ -1,6 +1,7 @@
 #pragma once
 /* The last bytes that a process said on two outputs, in the order in which they came. Memory comes in chunks, as it is
- * needed, out of a pool that several rings share; the oldest chunk goes first. An offset counts all bytes that ever came. */
+ * needed, out of a pool that several rings share; the oldest chunk goes first. An offset counts all bytes that ever
+ * came. */
 #include "base/str.h"
 
 #define RING_KEPT ((size_t)8 << 20)

@@ -2,10 +2,10 @@
 /* The channel between a VM's iron-vm ("host") and the agent inside it ("guest"), over virtio-serial: a byte stream
  * that may lose its beginning, and whose two ends hold each other for hostile.
  *
- * A frame is a header of 12 bytes (u32 payload length, u16 type, u16 zero, u32 stream; little-endian) and the
- * payload. What may be sent by whom, on the channel (stream 0) or on a stream, and how long it may be, is
- * AGENT_TABLE; a header outside of it is -EBADMSG, and the end that sees one resets the connection: it has no
- * resynchronisation but the nonce.
+ * A frame is a header of 12 bytes (u32 payload length, u16 type, u16 zero, u32 stream; little-endian) and the payload.
+ * What may be sent by whom, on the channel (stream 0) or on a stream, and how long it may be, is AGENT_TABLE; a header
+ * outside of it is -EBADMSG, and the end that sees one resets the connection: it has no resynchronisation but the
+ * nonce.
  *
  * Connecting. The host sends HELLO with 16 random bytes, and repeats it, behind AGENT_FLUSH_SIZE bytes of 0xff (which
  * end any frame that an earlier connection left half-sent), until the guest echoes them in HELLO_ACK. The guest
@@ -15,15 +15,15 @@
  * connection.
  *
  * Streams. The host opens one with EXEC, or another request of codec/stream.h, under an id greater than any before in
- * this connection. The guest answers as described there and, at last, with exactly one of EXIT, DONE, ERROR or CLOSED; the
- * id is over then. EXEC_ROW and INFO use up the guest's credit like data, by the length of their payload. CLOSE (host):
- * nobody listens any more: SIGHUP to the process of an EXEC that is not detached, and a FILE that is not through is undone;
- * the guest answers CLOSED, or has sent another end already. The same at a new nonce. Frames for an id that is over are
- * dropped by the guest, for one that was never opened they are a violation.
+ * this connection. The guest answers as described there and, at last, with exactly one of EXIT, DONE, ERROR or CLOSED;
+ * the id is over then. EXEC_ROW and INFO use up the guest's credit like data, by the length of their payload. CLOSE
+ * (host): nobody listens any more: SIGHUP to the process of an EXEC that is not detached, and a FILE that is not
+ * through is undone; the guest answers CLOSED, or has sent another end already. The same at a new nonce. Frames for an
+ * id that is over are dropped by the guest, for one that was never opened they are a violation.
  *
  * Credit. A stream begins with AGENT_WINDOW bytes each way (STDIN; STDOUT and STDERR together). Data uses it up,
- * CREDIT gives some back to the receiver of that frame; sending past it, or giving more than AGENT_WINDOW in all, is
- * a violation.
+ * CREDIT gives some back to the receiver of that frame; sending past it, or giving more than AGENT_WINDOW in all, is a
+ * violation.
  *
  * Hold. Before a snapshot the host sends HOLD; HELD is the last thing that the guest says until RESUME or a HELLO. */
 #include "codec/stream.h"

@@ -1,5 +1,6 @@
-/* The reader is a machine of five states. HEADER wants a block; EXTENDED gathers the text of an extended header; BODY hands
- * out data; PADDING skips to the next block; OVER has seen the end. Extended headers add up until an entry uses them. */
+/* The reader is a machine of five states. HEADER wants a block; EXTENDED gathers the text of an extended header; BODY
+ * hands out data; PADDING skips to the next block; OVER has seen the end. Extended headers add up until an entry uses
+ * them. */
 #include "codec/tar.h"
 
 #include <errno.h>

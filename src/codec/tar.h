@@ -1,6 +1,6 @@
 #pragma once
-/* tar archives: ustar with pax extended headers (POSIX.1-2001 pax(1)) and GNU's long names, read as they come; written as
- * ustar, with a pax header where a value does not fit. Sparse files are not read. All names are hostile. */
+/* tar archives: ustar with pax extended headers (POSIX.1-2001 pax(1)) and GNU's long names, read as they come; written
+ * as ustar, with a pax header where a value does not fit. Sparse files are not read. All names are hostile. */
 #include "base/buf.h"
 
 #define TAR_BLOCK ((size_t)512)
@@ -39,9 +39,9 @@ enum tar_event { TAR_ENTRY = 1, TAR_DATA, TAR_END };
 void tar_reader_init(struct tar_reader *r);
 void tar_reader_finish(struct tar_reader *r);
 
-/* Takes what it can off *in. TAR_ENTRY: *ret_entry is set, borrowed until the next call. TAR_DATA: *ret_data is some of its
- * bytes, borrowed from *in. TAR_END: the archive is over; what follows is none of it. 0: more is needed (a call needs at
- * least a block). -EBADMSG: not an archive that is read here. */
+/* Takes what it can off *in. TAR_ENTRY: *ret_entry is set, borrowed until the next call. TAR_DATA: *ret_data is some
+ * of its bytes, borrowed from *in. TAR_END: the archive is over; what follows is none of it. 0: more is needed (a call
+ * needs at least a block). -EBADMSG: not an archive that is read here. */
 int tar_read(struct tar_reader *r, struct str *in, struct tar_entry *ret_entry, struct str *ret_data);
 
 /* Headers of an entry; the caller appends `size` bytes and tar_padding(size) zeros. -EINVAL: it cannot be said. */
@@ -49,9 +49,9 @@ int tar_write(const struct tar_entry *e, struct buf *out);
 size_t tar_padding(uint64_t size);
 int tar_write_end(struct buf *out);
 
-/* A name without ".", doubled and trailing slashes; empty: the root itself. -EINVAL: absolute, with "..", with a NUL, or
- * too long. */
+/* A name without ".", doubled and trailing slashes; empty: the root itself. -EINVAL: absolute, with "..", with a NUL,
+ * or too long. */
 int tar_name_clean(struct str name, char ret[TAR_NAME_MAX + 1]);
-/* Whether a symbolic link `name` (clean) with this target may lead out of the root: absolute, more ".." than directories
- * above it, or ".." behind a name (which may be a link itself). */
+/* Whether a symbolic link `name` (clean) with this target may lead out of the root: absolute, more ".." than
+ * directories above it, or ".." behind a name (which may be a link itself). */
 bool tar_link_leads_out(const char *name, struct str target);

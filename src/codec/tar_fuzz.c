@@ -1,5 +1,5 @@
-/* Any bytes, in pieces of any size: no fault, each turn takes something or asks for more, no more data than was announced; a
- * clean name has no part that leaves, and what can be written is read back. */
+/* Any bytes, in pieces of any size: no fault, each turn takes something or asks for more, no more data than was
+ * announced; a clean name has no part that leaves, and what can be written is read back. */
 #include <stdlib.h>
 
 #include "codec/tar.h"

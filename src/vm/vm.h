@@ -23,8 +23,8 @@ void vm_destroy(struct vm *vm);
 int vm_set_contract(struct vm *vm, const struct msg_contract *m, struct error *reterr);
 /* The guest is asked to power off; half-way to the deadline its power button is pressed; then QEMU is told to quit. */
 void vm_shutdown(struct vm *vm, uint32_t deadline_ms);
-/* *ret_fd: the client's end of a new stream, in any state of the machine: a request that the guest would have to answer is
- * refused there ("vm_gone") while it cannot. -EAGAIN: too many. */
+/* *ret_fd: the client's end of a new stream, in any state of the machine: a request that the guest would have to
+ * answer is refused there ("vm_gone") while it cannot. -EAGAIN: too many. */
 int vm_stream_open(struct vm *vm, int *ret_fd, struct error *reterr);
 /* QMP is closed, or QEMU has announced that it will be. */
 bool vm_is_off(const struct vm *vm);
