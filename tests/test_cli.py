@@ -249,7 +249,7 @@ def test_top_level(api, home):
     assert "iron create demo" in ok(home, "--help") and iron(home).returncode == 2
     assert ok(home, "--version").startswith("iron ")
     assert "iron egress add" in ok(home, "egress", "--help") and iron(home, "egress").returncode == 2
-    done = iron(home, "cr\x1beate")
+    done = iron(home, "xy\x1bzzy")
     assert done.returncode == 2 and b"\x1b" not in done.stderr and b"iron --help" in done.stderr
 
 

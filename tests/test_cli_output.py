@@ -194,7 +194,9 @@ def test_exit_codes(fake):
     (["list", "--limit", "0"], b"from 1 to 10000"),
     (["show"], b"usage: iron show VM"),
     (["create", "a", "b"], b"usage: iron create NAME"),
-    (["lst"], b"iron --help"),
+    (["lst"], b"is it `iron list`?"),
+    (["egress", "lits"], b"is it `iron egress list`?"),
+    (["xyzzy"], b"iron --help"),
     (["egress", "nope"], b"iron egress add"),
     (["set", "demo"], b"--name, --label"),
     (["destroy"], b"--label KEY=VALUE"),
@@ -262,6 +264,19 @@ def test_explain_reads_targets(fake, target, wanted):
     fake.on("POST", "/egress/explain", lambda h: (sent.append(json.loads(h.body())), setattr(h, "was_read", True), {"data": EXPLAIN})[-1])
     out = fake.ok("egress", "explain", "--vm", "demo", target)
     assert sent == [wanted | {"vm_id": VM_ID}] and out.startswith("denied\n") and "no rule allows it" in out and "registry.npmjs.example" in out
+
+
+def test_what_comes_too_fast_is_asked_again_when_the_api_says(fake):
+    answers = [(429, {"error": {"code": "rate_limited", "message": "slower"}}, [("Retry-After", "1")]), (204, None)]
+    fake.on("DELETE", r"/vms/.*", lambda h: answers.pop(0))
+    assert fake.ok("destroy", "demo") == "demo destroyed\n" and not answers
+    for headers in ([], [("Retry-After", "3600")]):
+        fake.on("DELETE", r"/vms/.*", (429, {"error": {"code": "rate_limited", "message": "slower"}}, headers))
+        fake.seen.clear()
+        done = fake.iron("destroy", "demo")
+        assert done.returncode == 1 and b"slower" in done.stderr and len([s for s in fake.seen if s[0] == "DELETE"]) == 1
+    fake.on("DELETE", r"/vms/.*", (503, {"error": {"code": "unavailable", "message": "busy"}}, [("Retry-After", "1")]))
+    assert fake.iron("destroy", "demo").returncode == 1  # it may have been begun
 
 
 def test_the_key_is_sent_to_the_api_alone(fake):

@@ -300,6 +300,18 @@ def test_run_destroys_when_its_command_is_deaf(fake):
     assert p.returncode == 130 and gone == [1]
 
 
+def test_run_destroys_what_was_made_and_not_answered(fake):
+    made, gone, g = running(fake, hear_all)
+
+    def mute(h):
+        made.append(json.loads(h.body()))
+        h.close_connection = True
+    fake.on("POST", "/vms", mute)
+    fake.on("GET", r"/vms\?name=run-.*", lambda h: page([VM | {"name": made[-1]["name"]}]))
+    done = fake.iron("run", "--", "x")
+    assert done.returncode == 125 and gone == [1] and b"broke off" in done.stderr
+
+
 def test_run_says_what_it_could_not_destroy(fake):
     made, gone, g = running(fake, lambda h, g: h.send(3, {"type": "exit", "exit_code": 0}))
     fake.on("DELETE", r"/vms/.*", error(403, "scope_missing", "the key may not"))

@@ -11,6 +11,8 @@
 #include "cli/client_internal.h"
 
 #define ANSWER_MAX ((size_t)64 << 20)
+#define RETRIES 5
+#define RETRY_AFTER_MAX_S 15
 #define TIMEOUT_S 90 /* the API holds no JSON call longer than 25 s */
 
 struct client {
@@ -235,6 +237,9 @@ int client_call(struct client *c, const char *method, const char *path, json_t *
 	if (e != CURLE_OK)
 		return client_no_answer(c, e, detail, reterr);
 	curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, &reply.status);
+	curl_off_t retry = 0;
+	if (curl_easy_getinfo(h, CURLINFO_RETRY_AFTER, &retry) == CURLE_OK && retry > 0)
+		reply.retry_after_s = (long)MIN(retry, (curl_off_t)86400);
 	int r = client_parse_body(c, &answer, &reply, reterr);
 	if (r) {
 		reply_finish(&reply);
@@ -267,12 +272,36 @@ int client_refusal(struct client *c, const struct reply *reply, struct error *re
 	return error_set(reterr, -EREMOTEIO, "%s answered %ld without a reason", c->settings->url, reply->status);
 }
 
+/* A call that was not begun (429), or changes nothing, may be made again. */
+static bool asks_again(const char *method, const struct reply *r)
+{
+	bool may = r->status == 429 || (r->status == 503 && strcmp(method, "GET") == 0);
+	return may && r->retry_after_s > 0 && r->retry_after_s <= RETRY_AFTER_MAX_S;
+}
+
+/* Nonzero when the tick ended it. */
+static int pause_for(struct client *c, long seconds)
+{
+	for (long i = 0; i < seconds * 10; i++) {
+		if (c->tick && c->tick(c->tick_user))
+			return -EINTR;
+		usleep(100000);
+	}
+	return 0;
+}
+
 int client_ask(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret, struct error *reterr)
 {
 	_cleanup_(reply_finish) struct reply reply = {0};
 
 	client_forget_error(c);
 	int r = client_call(c, method, path, body, &reply, reterr);
+	for (unsigned i = 0; r == 0 && i < RETRIES && asks_again(method, &reply); i++) {
+		if (pause_for(c, reply.retry_after_s))
+			return error_set(reterr, -EINTR, "interrupted");
+		reply_finish(&reply);
+		r = client_call(c, method, path, body, &reply, reterr);
+	}
 	if (r)
 		return r;
 	/* redirects are not followed: the key is for the API that was named */

@@ -18,6 +18,7 @@ void client_destroy(struct client *c);
 struct reply {
 	long status;
 	json_t *body; /* NULL when empty */
+	long retry_after_s; /* 0: not said */
 };
 void reply_finish(struct reply *r);
 
@@ -26,7 +27,8 @@ void reply_finish(struct reply *r);
  * -EINTR when the tick said so. */
 int client_call(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret, struct error *reterr);
 
-/* As client_call, but a status of 400 or more is -EREMOTEIO with the API's message (and its code in the reply). */
+/* As client_call, but a status of 400 or more is -EREMOTEIO with the API's message (and its code in the reply). What the API
+ * has too much to do for, and says when to ask again, is asked again: some times, when that is soon. */
 int client_ask(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret, struct error *reterr);
 
 /* Called about each second (and often while bytes move) during a call; nonzero ends it. NULL: none. */

@@ -51,6 +51,44 @@ bool command_is_group(const char *word)
 	return false;
 }
 
+/* How many letters must change, come or go between the two (Levenshtein); words longer than 31 are far from all. */
+static unsigned distance(const char *a, const char *b)
+{
+	unsigned row[32];
+	size_t n = strlen(b);
+
+	if (n > 31 || strlen(a) > 31)
+		return UINT32_MAX;
+	for (unsigned k = 0; k <= n; k++)
+		row[k] = k;
+	for (unsigned i = 0; a[i]; i++) {
+		unsigned diagonal = row[0];
+		row[0] = i + 1;
+		for (size_t k = 1; k <= n; k++) {
+			unsigned changed = diagonal + (a[i] != b[k - 1]);
+			diagonal = row[k];
+			row[k] = MIN(changed, MIN(row[k], row[k - 1]) + 1);
+		}
+	}
+	return row[n];
+}
+
+const char *command_nearest(const char *typed)
+{
+	const char *best = NULL;
+	unsigned least = 3;
+
+	FOR_EACH_COMMAND(c)
+	{
+		unsigned d = distance(typed, c->name);
+		if (d < least && d < strlen(c->name) - 1) {
+			least = d;
+			best = c->name;
+		}
+	}
+	return best;
+}
+
 /* text in lines of at most `room` columns, all but the first behind `indent` blanks. */
 static void wrap(FILE *to, const char *text, size_t indent, size_t room)
 {

@@ -35,6 +35,16 @@ static int make_name(struct context *c, char ret[32])
 	return 0;
 }
 
+/* Whether the VM whose creation was not answered was made all the same: then it is to be destroyed too. */
+static void find_unanswered(struct job *j, const char *name)
+{
+	struct error kept = j->c->error;
+
+	if (resolve_vm(j->c, name, j->id))
+		j->id[0] = '\0';
+	j->c->error = kept;
+}
+
 /* EXIT_…; the VM's id is known as soon as there is one. */
 static int make_vm(struct job *j)
 {
@@ -52,6 +62,8 @@ static int make_vm(struct job *j)
 	if (e == 0)
 		e = client_ask(c->client, "POST", "/vms", body, &r, &c->error);
 	json_decref(body);
+	if (e && client_error_status(c->client) == 0)
+		find_unanswered(j, name);
 	if (e)
 		return EXIT_EXEC_FAILED;
 	snprintf(j->id, sizeof j->id, "%s", get_string(json_object_get(r.body, "data"), "id"));

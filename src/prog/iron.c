@@ -10,15 +10,19 @@
 
 static int unknown(int argc, char **argv)
 {
-	if (command_is_group(argv[0])) {
-		bool asked = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
-		if (argc > 1 && !asked)
-			out_warn("there is no command '%s %s'", argv[0], argv[1]);
+	bool group = command_is_group(argv[0]), asked = group && argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
+	_cleanup_free_ char *typed = group && argc > 1 ? xasprintf("%s %s", argv[0], argv[1]) : xstrdup(argv[0]);
+	const char *nearest = command_nearest(typed);
+
+	if (nearest && !asked)
+		out_warn("there is no command '%s'; is it `iron %s`?", typed, nearest);
+	else if (!group)
+		out_warn("there is no command '%s'; `iron --help` lists them", typed);
+	else if (argc > 1 && !asked)
+		out_warn("there is no command '%s'", typed);
+	if (group)
 		help_group(asked ? stdout : stderr, argv[0]);
-		return asked ? 0 : EXIT_USAGE;
-	}
-	out_warn("there is no command '%s'; `iron --help` lists them", argv[0]);
-	return EXIT_USAGE;
+	return asked ? 0 : EXIT_USAGE;
 }
 
 static int say(const struct error *e, int code)
