@@ -153,6 +153,22 @@ def test_egress_and_the_record(iron):
     assert "no rules" in iron.ok("egress", "list")
 
 
+def test_following_events_does_not_follow_itself(iron):
+    p = subprocess.Popen([IRON, "audit", "events", "--follow"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env(iron))
+    try:
+        time.sleep(2)  # some looks at the record, each of which is on record
+        iron.ok("egress", "mode", "warn", "--vm", "demo")
+        iron.ok("egress", "mode", "inherit", "--vm", "demo")
+        lines = [p.stdout.readline().decode()]
+        while "POLICY_DELETE" not in lines[-1]:
+            lines.append(p.stdout.readline().decode())
+    finally:
+        p.kill()
+        p.wait()
+        p.stdout.close()
+    assert not [line for line in lines if "AUDIT_EVENTS" in line] and [line for line in lines if "policy" in line], lines
+
+
 def test_the_rest(iron):
     assert "mini" in iron.ok("image", "list") and "made_from" in iron.ok("image", "show", "mini")
     key = iron.ok("keys", "create", "reader", "--scope", "vm:read", "--days", "1", "-q").strip()

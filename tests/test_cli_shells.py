@@ -1,5 +1,6 @@
 """Completion in real shells: bash, zsh and fish on a terminal complete commands, options, choices, files and the names of VMs; the manual is clean"""
 
+import json
 import os
 import pty
 import re
@@ -179,3 +180,14 @@ def test_the_manual_is_clean_and_whole():
     text = re.sub(r".\x08", "", subprocess.run(["mandoc", "-Tutf8", page], capture_output=True, text=True, check=True).stdout)
     for word in ("egress explain", "--since T", "IRON_API_TIMEOUT", "124", "tls_sha256", "iron cp report.pdf demo:"):
         assert word in text, word
+
+
+def test_they_are_installed_where_the_shells_look(tmp_path):
+    prefix = subprocess.run(["meson", "introspect", "--buildoptions", str(BUILD)], capture_output=True, text=True, check=True).stdout
+    prefix = next(o["value"] for o in json.loads(prefix) if o["name"] == "prefix")
+    subprocess.run(["meson", "install", "-C", str(BUILD), "--no-rebuild", "--quiet"], env=os.environ | {"DESTDIR": str(tmp_path)}, check=True,
+                   stdout=subprocess.DEVNULL)
+    share = tmp_path / prefix.lstrip("/") / "share"
+    for path, begins in (("bash-completion/completions/iron", "# bash"), ("zsh/site-functions/_iron", "#compdef iron"),
+                         ("fish/vendor_completions.d/iron.fish", "# fish"), ("man/man1/iron.1", ".Dd")):
+        assert (share / path).read_text().startswith(begins), path

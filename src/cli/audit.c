@@ -15,6 +15,7 @@ struct trail {
 	char *path; /* with its filters */
 	void (*print)(struct trail *t, const json_t *event);
 	json_t *names; /* of VMs, by id, as far as they were asked for */
+	char *own_key; /* what this key reads of the record is not shown: following would never come to rest; NULL: it is */
 };
 
 /* The VM's name, or its id where it has none for us (a key may read the record but not VMs). Borrowed. */
@@ -101,10 +102,16 @@ static void print_general(struct trail *t, const json_t *e)
 			    *address = out_escape(get_string(e, "address"));
 	_cleanup_free_ char *more = json_object_size(detail) ? json_dumps(detail, JSON_COMPACT | JSON_ENSURE_ASCII) : xstrdup("");
 	_cleanup_free_ char *vm = *vm_id ? out_escape(vm_name(t, vm_id)) : xstrdup("-");
-	_cleanup_free_ char *before = xasprintf("%s  %-6s %-12s ", stamp, kind, action);
+	_cleanup_free_ char *before = xasprintf("%s  %-6s %-13s ", stamp, kind, action);
 	_cleanup_free_ char *after = xasprintf("  %s  %s%s%s  %s", vm, *key ? key : "-", *address ? " from " : "", address, more);
 
 	print_line(before, word, 7, out_state_style(outcome), after);
+}
+
+static bool is_own_reading(const struct trail *t, const json_t *e)
+{
+	return t->own_key && strcmp(get_string(e, "kind"), "api") == 0 && strncmp(get_string(e, "action"), "AUDIT_", 6) == 0 &&
+	       strcmp(get_string(e, "outcome"), "200") == 0 && strcmp(get_string(e, "key_id"), t->own_key) == 0;
 }
 
 static void show(struct trail *t, const json_t *data)
@@ -114,7 +121,7 @@ static void show(struct trail *t, const json_t *data)
 
 	json_array_foreach(data, i, event)
 	{
-		if (!json_is_object(event))
+		if (!json_is_object(event) || is_own_reading(t, event))
 			continue;
 		if (t->c->json)
 			out_json(event);
@@ -197,6 +204,16 @@ static int add_span(struct context *c, struct buf *path)
 	return 0;
 }
 
+static int own_key(struct context *c, char **ret)
+{
+	_cleanup_(reply_finish) struct reply r = {0};
+
+	if (client_ask(c->client, "GET", "/me", NULL, &r, &c->error))
+		return -EIO;
+	*ret = xstrdup(get_string(json_object_get(r.body, "data"), "key_id"));
+	return 0;
+}
+
 static int run_trail(struct context *c, struct buf *path, void (*print)(struct trail *, const json_t *))
 {
 	struct trail t = {.c = c, .print = print};
@@ -213,11 +230,14 @@ static int run_trail(struct context *c, struct buf *path, void (*print)(struct t
 		rfc3339_format(real_ms(), since);
 		buf_printf(path, "&since=%s", since);
 	}
+	if (follows && print == print_general && !args_has(&c->args, "kind") && own_key(c, &t.own_key))
+		return EXIT_FAILED;
 	t.path = buf_take_z(path);
 	t.names = json_object();
 	e = follows ? follow(&t) : show_newest(&t, (size_t)limit);
 	json_decref(t.names);
 	free(t.path);
+	free(t.own_key);
 	return e;
 }
 
@@ -366,7 +386,8 @@ const struct command audit_commands[] = {
 	 "iron audit egress --follow\niron audit egress --vm demo --verdict denied --since 1h\niron audit egress --host api.example.com --json\n",
 	 egress_options, 0, 0, 0, run_egress},
 	{"audit events", "", "everything else on record: API calls, commands, files, keys, policy, daemons",
-	 "With --follow --json, one object a line.\n", "iron audit events --since 1d\niron audit events --kind exec --vm demo --follow\niron audit events --key ci\n",
+	 "With --follow --json, one object a line. --follow without --kind leaves out that\n"
+	 "this key reads the record: each look would show the one before.\n", "iron audit events --since 1d\niron audit events --kind exec --vm demo --follow\niron audit events --key ci\n",
 	 events_options, 0, 0, 0, run_events},
 	{"audit summary", "", "what left, or tried to, by host", NULL, "iron audit summary --since 1d\niron audit summary --vm demo --format markdown\n",
 	 summary_options, 0, 0, 0, run_summary},
