@@ -8,12 +8,14 @@ import urllib.parse
 
 import pytest
 
-from harness import Iron, wait_for
+from harness import Iron, free_net, wait_for
 
 
 @pytest.fixture(scope="module")
 def iron():
-    with Iron("record", hosts=("api.example.com", "warned.example.net")) as it:
+    net = free_net()
+    with Iron("record", net, hosts=("api.example.com", "warned.example.net"), egress_extra=f"    - cidr: 10.78.{net}.1/32") as it:
+        it.call("POST", "/egress/rules", {"cidr": f"10.78.{net}.1/32", "ports": [80]}, status=201)
         it.call("POST", "/egress/rules", {"host": "api.example.com", "methods": ["GET"], "paths": ["/ok", "/ok/*"], "ports": [80]}, status=201)
         it.call("POST", "/egress/rules", {"host": "api.example.com", "paths": ["/ok/secret"], "ports": [80], "action": "deny"}, status=201)
         it.call("POST", "/egress/rules", {"host": "*.api.example.com"}, status=201)
@@ -92,6 +94,10 @@ def test_explain_names_the_rule_and_all_that_matched(iron, vm):
     assert "port 53" in explain(iron, vm, "sub.api.example.com", port=53)["reason"]
     synthetic = iron.run(vm, "curl", "-sS", "-o", "/dev/null", "-w", "%{remote_ip}", "http://api.example.com/ok")["stdout"]
     assert "stands for a name" in explain(iron, vm, synthetic)["reason"]
+    host = f"10.78.{iron.net}.1"
+    local = explain(iron, vm, host, port=80)
+    assert not local["allowed"] and local["reason"] == f"{host} is an address of the host itself" and not fetch(iron, vm, f"http://{host}/")
+    assert wait_for("its record", lambda: [e for e in iron.call("GET", f"/audit/egress?host={host}") if local["reason"] in e["reason"]])
     origin = iron.origin["dns"]
     assert explain(iron, vm, origin, port=80)["allowed"] and fetch(iron, vm, f"http://{origin}/")
 

@@ -243,3 +243,21 @@ def test_a_worker_killed_in_mid_upload_leaves_what_is_known(iron, vm, scheme):
     e = wait_for("the event", event)
     assert e["bytes_sent"] == sent and e["status_code"] is None and e["verdict"] == "allowed" and "ended" in e["reason"]
     assert e["host"] == "api.example.com" and e["duration_ms"] > 0
+
+
+def test_the_log_is_bounded(iron):
+    iron.end()
+    iron.irond("start")
+    try:
+        log = iron.dir / "state/log/irond.log"
+        with open(log, "ab") as f:
+            f.write((b"y" * 1023 + b"\n") * (17 << 10))
+        first = log.with_name("irond.log.1")
+        wait_for("the log to be rotated", lambda: first.exists() and log.stat().st_size < 1 << 20)
+        assert first.stat().st_size >= 17 << 20 and first.stat().st_mode & 0o777 == 0o640
+        before = log.stat().st_size
+        os.kill(pids(iron)["iron-api"], signal.SIGKILL)
+        wait_for("further lines", lambda: log.stat().st_size > before)
+        assert b"\0" not in log.read_bytes(), "it is appended to, not written behind a hole"
+    finally:
+        iron.irond("stop", "--vms")

@@ -2,6 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -89,6 +92,30 @@ static void on_host_get(struct ipc_peer *peer, const struct ipc_msg *m, void *us
 	ipc_reply(peer, m->txn, MSG_TYPE_msg_host, &host, NULL, 0);
 }
 
+/* As the route look-up of a worker tells it: addresses of the host's interfaces, and the broadcast ones beside them. */
+static bool is_local(uint32_t address)
+{
+	struct ifaddrs *all = NULL;
+	bool found = false;
+
+	if (getifaddrs(&all) < 0)
+		return true;
+	for (const struct ifaddrs *a = all; a; a = a->ifa_next) {
+		if (!a->ifa_addr || a->ifa_addr->sa_family != AF_INET)
+			continue;
+		found |= ntohl(((const struct sockaddr_in *)(const void *)a->ifa_addr)->sin_addr.s_addr) == address;
+		if ((a->ifa_flags & IFF_BROADCAST) && a->ifa_broadaddr)
+			found |= ntohl(((const struct sockaddr_in *)(const void *)a->ifa_broadaddr)->sin_addr.s_addr) == address;
+	}
+	freeifaddrs(all);
+	return found;
+}
+
+static void on_local_get(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	ipc_reply_result(peer, m->txn, 0, "", is_local(IPC_RECORD(m, msg_local_get)->address));
+}
+
 struct roles_query {
 	struct broker *b;
 	struct reply to;
@@ -132,6 +159,7 @@ const struct ipc_rule requests_of_control[] = {
 	{MSG_TYPE_msg_egress_restart, 0, IPC_REQUEST, on_egress_restart},
 	{MSG_TYPE_msg_segment_open, 0, IPC_REQUEST, on_segment_open},
 	{MSG_TYPE_msg_host_get, 0, IPC_REQUEST, on_host_get},
+	{MSG_TYPE_msg_local_get, 0, IPC_REQUEST, on_local_get},
 	{MSG_TYPE_msg_roles_get, 0, IPC_REQUEST, on_roles_get},
 };
 const size_t n_requests_of_control = ARRAY_SIZE(requests_of_control);

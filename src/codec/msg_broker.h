@@ -153,6 +153,9 @@ WIRE_DECLARE(msg_host_get, MSG_HOST_GET_FIELDS);
 	F(T, u64, disk_total_mib, 0)                                                                                   \
 	F(T, u64, disk_available_mib, 0)
 WIRE_DECLARE(msg_host, MSG_HOST_FIELDS);
+/* Whether an IPv4 address (host order) is one of the host's own. Answered by msg_result: value 1 when it is. */
+#define MSG_LOCAL_GET_FIELDS(F, T) F(T, u32, address, 0)
+WIRE_DECLARE(msg_local_get, MSG_LOCAL_GET_FIELDS);
 /* Answered by one msg_role_row a role that is to run, then msg_result. irond has pinged each: state "ok" or "silent"; one
  * that is between two lives is "starting" or "down". */
 #define MSG_ROLES_GET_FIELDS(F, T)

@@ -425,6 +425,11 @@ static void on_host_get(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 	ipc_reply(p, m->txn, MSG_TYPE_msg_host, &host, NULL, 0);
 }
 
+static void on_local_get(struct ipc_peer *p, const struct ipc_msg *m, void *user)
+{
+	ipc_reply_result(p, m->txn, 0, "", IPC_RECORD(m, msg_local_get)->address == FAKE_LOCAL);
+}
+
 static void on_roles_get(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 {
 	struct msg_role_row row = {.name = STR("iron-api"), .state = STR("ok"), .pid = 1};
@@ -487,6 +492,7 @@ static const struct ipc_rule irond_rules[] = {
 	{MSG_TYPE_msg_vm_stream, 0, IPC_REQUEST, on_stream},
 	{MSG_TYPE_msg_vms_get, 0, IPC_REQUEST, on_vms_get},
 	{MSG_TYPE_msg_host_get, 0, IPC_REQUEST, on_host_get},
+	{MSG_TYPE_msg_local_get, 0, IPC_REQUEST, on_local_get},
 	{MSG_TYPE_msg_roles_get, 0, IPC_REQUEST, on_roles_get},
 	{MSG_TYPE_msg_segment_open, 0, IPC_REQUEST, on_segment_open},
 	{MSG_TYPE_msg_egress_restart, 0, IPC_REQUEST, on_egress_restart},

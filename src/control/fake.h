@@ -19,6 +19,8 @@ struct fault {
 	bool hold, lose;
 };
 
+#define FAKE_LOCAL 0x5db8d801U /* 93.184.216.1: the host's own */
+
 struct fake_vm {
 	struct fake *fake;
 	uint64_t id, workspace, generation, policy_version;

@@ -1,8 +1,11 @@
 #include <errno.h>
 
 #include "control/compile.h"
+#include "control/links.h"
 #include "control/ops.h"
 #include "policy/explain.h"
+
+#define LOCAL_TIMEOUT_MS 5000
 
 static void destroyp(struct policy **p)
 {
@@ -42,6 +45,51 @@ static int parse_host(struct str asked, struct host *ret, struct error *reterr)
 		return error_set(reterr, -EINVAL, "takes one name or address, not a pattern");
 	*ret = p.host;
 	return 0;
+}
+
+/* What irond was asked about the address: kept between the handler's two runs. */
+struct asked_irond {
+	bool local;
+};
+
+static bool on_local(struct ipc_peer *peer, const struct ipc_msg *m, void *arg)
+{
+	struct request *r = arg;
+	struct asked_irond *asked = r->work;
+
+	r->waiting = false;
+	if (r->dropped) {
+		request_discard(r);
+	} else if (!m || m->info->type != MSG_TYPE_msg_result) {
+		request_fail(r, CODE_UNAVAILABLE, "irond does not answer: try again");
+	} else {
+		asked->local = IPC_RECORD(m, msg_result)->value;
+		r->entry->handle(r);
+	}
+	return true;
+}
+
+/* The kernel's word on a literal, which the worker asks for at each connect. False: it is being asked, or that failed. */
+static bool judge_local(struct request *r, const struct explain_request *asked, struct explanation *x)
+{
+	const struct asked_irond *known = r->work;
+
+	if (asked->host.ip.family != 4 || x->verdict == VERDICT_DENIED)
+		return true;
+	if (known) {
+		if (known->local)
+			explain_refuse(x, "%s is an address of the host itself", asked->host.name);
+		return true;
+	}
+	r->work = xcalloc(1, sizeof *known);
+	r->work_free = free;
+	r->waiting = true;
+	if (ipc_call(links_irond(r->control->links), MSG_TYPE_msg_local_get,
+		     &(struct msg_local_get){.address = ip_v4(&asked->host.ip)}, NULL, 0, LOCAL_TIMEOUT_MS, on_local, r)) {
+		r->waiting = false;
+		request_fail(r, CODE_UNAVAILABLE, "irond does not answer: try again");
+	}
+	return false;
 }
 
 static int answer(struct request *r, const struct policy *p, const struct explanation *x)
@@ -96,6 +144,8 @@ void op_egress_explain(struct request *r)
 	int code = load_policy(r->control->store, m->vm, &p);
 	if (code == 0) {
 		explain_request(p, &world, &asked, &x);
+		if (!judge_local(r, &asked, &x))
+			return;
 		code = answer(r, p, &x);
 	}
 	if (code)

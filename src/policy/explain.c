@@ -8,8 +8,7 @@
 #define GATEWAY 0x0a4d0001U /* 10.77.0.1: iron.internal */
 #define GUEST 0x0a4d0002U
 
-static void refuse(struct explanation *x, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void refuse(struct explanation *x, const char *fmt, ...)
+void explain_refuse(struct explanation *x, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -27,7 +26,7 @@ static bool answer_inside(struct explanation *x, const struct explain_request *r
 	x->verdict = VERDICT_ALLOWED;
 	snprintf(x->reason, sizeof x->reason, "http://iron.internal/ is the machine's own page; nothing leaves for it");
 	if (x->judged.port != 80 || x->protocol != EXPLAIN_HTTP)
-		refuse(x, "only http://iron.internal/ is served at %s", r->host.name);
+		explain_refuse(x, "only http://iron.internal/ is served at %s", r->host.name);
 	return true;
 }
 
@@ -42,15 +41,15 @@ static bool ends_before_the_door(struct explanation *x, const struct policy *p, 
 	if (kind == HOSTNAME_IRON || (ip->family == 4 && ip_v4(ip) == GATEWAY && x->judged.port != 53))
 		return answer_inside(x, r);
 	if (ip->family == 6)
-		refuse(x, "a VM has IPv4 alone: no packet to %s leaves it; ask by name", host);
+		explain_refuse(x, "a VM has IPv4 alone: no packet to %s leaves it; ask by name", host);
 	else if (kind == HOSTNAME_LOCALHOST || (literal && (ip_v4(ip) >> 24 == 127 || ip_v4(ip) == GUEST)))
-		refuse(x, "%s is the VM itself: nothing leaves it", host);
+		explain_refuse(x, "%s is the VM itself: nothing leaves it", host);
 	else if (literal && cidr_contains(&w->synthetic, ip))
-		refuse(x, "%s stands for a name that the VM asked for: ask by that name", host);
+		explain_refuse(x, "%s stands for a name that the VM asked for: ask by that name", host);
 	else if (!literal && !policy_answers_name(p, str_of(host)))
-		refuse(x, "DNS in the VM knows no %s: a name of this kind takes a rule that names it", host);
+		explain_refuse(x, "DNS in the VM knows no %s: a name of this kind takes a rule that names it", host);
 	else if (x->judged.port == 53)
-		refuse(x, "port 53 is answered by the machine itself: nothing goes to %s", host);
+		explain_refuse(x, "port 53 is answered by the machine itself: nothing goes to %s", host);
 	else
 		return false;
 	return true;
@@ -119,7 +118,7 @@ static void judge_address(struct explanation *x, const struct policy *p, const s
 		return;
 	enum dial_verdict v = dial_check(w->limits, p, &x->judged, &r->host.ip);
 	if (v != DIAL_OK)
-		refuse(x, "%s %s", r->host.name, dial_text(v));
+		explain_refuse(x, "%s %s", r->host.name, dial_text(v));
 }
 
 void explain_request(const struct policy *p, const struct explain_world *w, const struct explain_request *r,

@@ -2,7 +2,7 @@
 /* What a request of a VM's would meet, without sending it: the decision of the same policy by the same functions that the
  * worker judges by, after what comes before them on the way of a connection (which names DNS answers, which addresses
  * never reach the door, which may not be dialled). What only the moment can show is not in it: where a name resolves
- * to, the host's own addresses, SNI and Host. */
+ * to, whether an address is the host's own (explain_refuse is for who knows), SNI and Host. */
 #include "policy/dial.h"
 
 enum explain_protocol { EXPLAIN_ANY, EXPLAIN_HTTP, EXPLAIN_TLS, EXPLAIN_TCP };
@@ -33,3 +33,5 @@ struct explanation {
 /* p is sealed. Rules live as long as it does. */
 void explain_request(const struct policy *p, const struct explain_world *w, const struct explain_request *r,
 		     struct explanation *ret);
+/* Denied, and not by a rule. */
+void explain_refuse(struct explanation *x, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
