@@ -40,7 +40,8 @@ struct api {
 	struct conn *idle_first, *idle_last;
 	unsigned nconns, nrefused;
 	struct rates *rates;
-	uint64_t limited_told_ms; /* when a refusal of theirs was put on record last */
+	uint32_t limited; /* refusals of theirs that are not on record yet */
+	uint64_t limited_told_ms;
 	struct buf description; /* openapi.json, once somebody asked for it */
 	struct map per_address; /* count, as a pointer */
 };

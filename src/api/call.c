@@ -63,12 +63,25 @@ void call_identify(const struct call *c, struct msg_req *ret)
 /* Probes come every few seconds and say nothing about anyone. */
 static bool is_worth_recording(const struct call *c, unsigned status)
 {
-	/* a flood that is refused is not let into the journal either: once a second */
-	if (c->limited && mono_ms() - c->api->limited_told_ms < 1000)
+	/* a flood that is refused does not become one of messages to iron-control either: it is counted */
+	if (c->limited) {
+		c->api->limited++;
 		return false;
-	if (c->limited)
-		c->api->limited_told_ms = mono_ms();
+	}
 	return !(status < 300 && (c->op == OP_HEALTHZ || c->op == OP_READYZ));
+}
+
+/* Once a second at most; what a flood leaves behind goes with the next call. */
+static void tell_limited(struct api *api)
+{
+	const struct msg_api_record r = {.op = OP_COUNT, .status = 429, .count = api->limited};
+
+	if (!api->limited || !api->control || mono_ms() - api->limited_told_ms < 1000)
+		return;
+	if (ipc_notify(api->control, MSG_TYPE_msg_api_record, &r, NULL, 0))
+		return;
+	api->limited = 0;
+	api->limited_told_ms = mono_ms();
 }
 
 void call_record(struct call *c, unsigned status)
@@ -81,7 +94,9 @@ void call_record(struct call *c, unsigned status)
 	c->ended = true;
 	idempotency_tell_lost(c);
 	call_identify(c, &who);
-	if (!is_worth_recording(c, status))
+	bool worth = is_worth_recording(c, status);
+	tell_limited(c->api);
+	if (!worth)
 		return;
 	struct msg_api_record r = {.key_hash = who.key_hash, .op = who.op, .address = who.address, .client = who.client,
 				   .method = str_of(c->method), .path = str_of(c->path), .status = (uint16_t)status,
