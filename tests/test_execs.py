@@ -187,6 +187,17 @@ def test_many_at_a_time_and_the_64_that_ended(iron, vm):
     assert iron.api("GET", path(vm, "/" + ids[0])).status == 404
 
 
+def test_the_same_idempotency_key_starts_one_command(iron, vm):
+    def start():
+        return iron.api("POST", f"/vms/{vm['id']}/exec", {"command": "echo ran >> /tmp/once", "detach": True}, headers={"Idempotency-Key": "once"})
+    first, second = start(), start()
+    assert first.json["data"]["exec_id"] == second.json["data"]["exec_id"] and second.headers["Idempotent-Replayed"] == "true"
+    ended(iron, vm, first.json["data"]["exec_id"])
+    assert iron.sh(vm, "cat /tmp/once")["stdout"] == "ran\n"
+    made = [iron.api("POST", f"/vms/{vm['id']}/files/mkdir", {"path": "/tmp/made", "parents": False}, headers={"Idempotency-Key": "made"}) for _ in range(2)]
+    assert [a.status for a in made] == [201, 201] and made[0].json == made[1].json
+
+
 def test_it_is_on_record(iron, vm):
     e = detach(iron, vm, "exit 5")
     ended(iron, vm, e)
