@@ -523,7 +523,5 @@ void broker_destroy(struct broker *b)
 	free_events(b);
 	event_base_free(b->base);
 	conf_destroy(b->conf);
-	if (b->lock_fd >= 0)
-		close(b->lock_fd);
-	free(b);
+	free(b); /* the lock stays until the process is gone: `irond stop` waits for that */
 }
