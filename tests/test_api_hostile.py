@@ -17,7 +17,7 @@ from api_lab import KEY, Api, Control
 from harness import wait_for
 
 # others' worst answer while somebody misbehaves; generous, for a machine that has other work
-P99_S = 0.5
+P99_S = 1.0
 
 
 def rss_kib(api):

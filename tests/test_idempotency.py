@@ -240,3 +240,32 @@ def test_kept_over_restarts(iron):
         kill(iron, role)
         again = post(iron, "/egress/rules", body, key)
         assert (again.status, json.loads(again.body)) == (201, json.loads(first.body))
+
+
+def test_detached_and_files(iron, vm):
+    """What only the VM's stream answers: a command that runs on, a directory, a signal without a body."""
+    key = fresh()
+    body = {"command": "sleep 600", "user": "root", "detach": True}
+    first, second = [post(iron, f"/vms/{vm['id']}/exec", body, key) for _ in range(2)]
+    assert first.status == 200 and first.body == second.body
+    exec_id = first.json["data"]["exec_id"]
+    assert len([e for e in iron.api("GET", f"/vms/{vm['id']}/execs").json["data"] if e["command"] == "sleep 600"]) == 1
+    key = fresh()
+    for _ in range(2):
+        answer = post(iron, f"/vms/{vm['id']}/execs/{exec_id}/signal", {"signal": "KILL"}, key)
+        assert answer.status == 204 and not answer.body
+    key = fresh()
+    made = [post(iron, f"/vms/{vm['id']}/files/mkdir", {"path": "/tmp/once", "user": "root", "parents": False}, key) for _ in range(2)]
+    assert made[0].status == made[1].status == 201 and made[0].body == made[1].body
+    # without the key it is there already
+    assert iron.api("POST", f"/vms/{vm['id']}/files/mkdir", {"path": "/tmp/once", "user": "root", "parents": False}).status == 422
+
+
+def test_events_are_not_kept_and_the_command_not_run_again(iron, vm):
+    key = fresh()
+    body = {"command": "echo ran >> /tmp/events", "user": "root"}
+    answers = [iron.api("POST", f"/vms/{vm['id']}/exec", body, headers={"Idempotency-Key": key, "Accept": "text/event-stream"})
+               for _ in range(2)]
+    assert answers[0].status == 200 and b"event: exit" in answers[0].body
+    assert answers[1].status == 409 and answers[1].json["error"]["code"] == "idempotency_mismatch"
+    assert iron.sh(vm, "wc -l < /tmp/events")["stdout"].strip() == "1"
