@@ -9,8 +9,9 @@
 
 static int run_keys_list(struct context *c)
 {
-	static const struct column columns[] = {{"NAME", 8, 0, false},	   {"SCOPES", 12, 1, false}, {"CREATED", 10, 4, false},
-						{"LAST USED", 10, 3, false}, {"EXPIRES", 10, 5, false}, {"ID", 17, 0, false}};
+	static const struct column columns[] = {{"NAME", 8, 0, false},     {"SCOPES", 12, 1, false},
+	                                        {"CREATED", 10, 4, false}, {"LAST USED", 10, 3, false},
+	                                        {"EXPIRES", 10, 5, false}, {"ID", 17, 0, false}};
 	json_t *data = NULL, *key;
 	struct table t;
 	size_t i;
@@ -20,8 +21,10 @@ static int run_keys_list(struct context *c)
 	table_init(&t, columns, ARRAY_SIZE(columns));
 	json_array_foreach(data, i, key)
 	{
-		_cleanup_free_ char *scopes = out_join(json_object_get(key, "scopes"), " "), *created = out_age(json_object_get(key, "created_at"));
-		_cleanup_free_ char *used = out_age(json_object_get(key, "last_used_at")), *expires = out_age(json_object_get(key, "expires_at"));
+		_cleanup_free_ char *scopes = out_join(json_object_get(key, "scopes"), " "),
+		                    *created = out_age(json_object_get(key, "created_at"));
+		_cleanup_free_ char *used = out_age(json_object_get(key, "last_used_at")),
+		                    *expires = out_age(json_object_get(key, "expires_at"));
 		const char *cells[] = {get_string(key, "name"), scopes, created, used, expires, get_string(key, "id")};
 		for (size_t k = 0; k < ARRAY_SIZE(cells); k++)
 			table_cell(&t, cells[k]);
@@ -78,7 +81,8 @@ static int run_keys_create(struct context *c)
 	_cleanup_free_ char *text = out_escape(get_string(key, "key"));
 	out_line("%s", text);
 	if (!c->quiet)
-		out_warn("this is shown once. %s is its id; `iron keys revoke %s` ends it", get_string(key, "id"), get_string(key, "id"));
+		out_warn("this is shown once. %s is its id; `iron keys revoke %s` ends it", get_string(key, "id"),
+		         get_string(key, "id"));
 	return 0;
 }
 
@@ -109,8 +113,11 @@ static int run_keys_revoke(struct context *c)
 
 static void print_roles(const json_t *roles)
 {
-	static const struct column columns[] = {{"ROLE", 12, 0, false}, {"STATE", 6, 0, false}, {"PID", 7, 2, true}, {"RESTARTS", 0, 1, true},
-						{"SINCE", 10, 3, false}};
+	static const struct column columns[] = {{"ROLE", 12, 0, false},
+	                                        {"STATE", 6, 0, false},
+	                                        {"PID", 7, 2, true},
+	                                        {"RESTARTS", 0, 1, true},
+	                                        {"SINCE", 10, 3, false}};
 	const json_t *role;
 	struct table t;
 	size_t i;
@@ -118,8 +125,9 @@ static void print_roles(const json_t *roles)
 	table_init(&t, columns, ARRAY_SIZE(columns));
 	json_array_foreach(roles, i, role)
 	{
-		_cleanup_free_ char *pid = xasprintf("%lld", get_integer(role, "pid")), *restarts = xasprintf("%lld", get_integer(role, "restarts")),
-				    *since = out_age(json_object_get(role, "started_at"));
+		_cleanup_free_ char *pid = xasprintf("%lld", get_integer(role, "pid")),
+		                    *restarts = xasprintf("%lld", get_integer(role, "restarts")),
+		                    *since = out_age(json_object_get(role, "started_at"));
 		table_cell(&t, get_string(role, "name"));
 		table_cell(&t, get_string(role, "state"));
 		table_style(&t, out_state_style(get_string(role, "state")));
@@ -135,26 +143,23 @@ static void print_roles(const json_t *roles)
 /* "12.0 GiB of 23.5 GiB", of members that count MiB. */
 static void print_share(const json_t *host, const char *name, const char *part, const char *whole, const char *what)
 {
-	_cleanup_free_ char *a = out_size((double)get_integer(host, part) * 1048576), *b = out_size((double)get_integer(host, whole) * 1048576);
+	_cleanup_free_ char *a = out_size((double)get_integer(host, part) * 1048576),
+	                    *b = out_size((double)get_integer(host, whole) * 1048576);
 	_cleanup_free_ char *text = xasprintf("%s of %s %s", a, b, what);
 	out_field(name, text);
 }
 
 static void print_host(const json_t *host)
 {
-	static const char *const plain[][2] = {{"version", "version"},
-					       {"accelerator", "accelerator"},
-					       {"", "accelerator_reason"},
-					       {"isolation", "isolation"},
-					       {"sandbox", "sandbox"},
-					       {"encryption", "encryption"},
-					       {"QEMU", "qemu_version"},
-					       {"kernel", "kernel"},
-					       {"cgroup", "cgroup"}};
+	static const char *const plain[][2] = {
+	        {"version", "version"},     {"accelerator", "accelerator"}, {"", "accelerator_reason"},
+	        {"isolation", "isolation"}, {"sandbox", "sandbox"},         {"encryption", "encryption"},
+	        {"QEMU", "qemu_version"},   {"kernel", "kernel"},           {"cgroup", "cgroup"}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
 		out_field(plain[i][0], get_string(host, plain[i][1]));
-	_cleanup_free_ char *vms = xasprintf("%lld running, %lld in all", get_integer(host, "vms_running"), get_integer(host, "vms_total"));
+	_cleanup_free_ char *vms = xasprintf("%lld running, %lld in all", get_integer(host, "vms_running"),
+	                                     get_integer(host, "vms_total"));
 	_cleanup_free_ char *cpus = xasprintf("%lld", get_integer(host, "cpus"));
 	out_field("CPUs", cpus);
 	print_share(host, "memory", "memory_available_mib", "memory_total_mib", "free");
@@ -186,17 +191,19 @@ static int run_whoami(struct context *c)
 
 static const struct arg_option none[] = {{0}};
 static const struct arg_option key_options[] = {
-	{"scope", 0, "vm:read|vm:run|vm:admin|egress:read|egress:write|secrets:write|audit:read|snapshots|keys|admin", "what it may do; may be repeated"},
-	{"days", 0, "N", "it expires after this many days"},
-	{0}};
+        {"scope", 0, "vm:read|vm:run|vm:admin|egress:read|egress:write|secrets:write|audit:read|snapshots|keys|admin",
+         "what it may do; may be repeated"},
+        {"days", 0, "N", "it expires after this many days"},
+        {0}};
 
 const struct command admin_commands[] = {
-	{"keys list", "", "list keys", NULL, "iron keys list\n", none, 0, 0, 0, run_keys_list},
-	{"keys create", "NAME", "make a key; it is shown once", NULL,
-	 "iron keys create ci --scope vm:read --scope vm:run --days 90\n", key_options, 1, 1, 0, run_keys_create},
-	{"keys revoke", "KEY", "end a key, by its id or name", NULL, "iron keys revoke ci\niron keys revoke key_0c3n9m5k2r7tq\n", none, 1, 1, 0,
-	 run_keys_revoke},
-	{"host", "", "the host: accelerator, isolation, roles, room", NULL, "iron host\niron host --json\n", none, 0, 0, 0, run_host},
-	{"whoami", "", "whose key this is, and what it may do", NULL, "iron whoami\n", none, 0, 0, 0, run_whoami},
-	{0},
+        {"keys list", "", "list keys", NULL, "iron keys list\n", none, 0, 0, 0, run_keys_list},
+        {"keys create", "NAME", "make a key; it is shown once", NULL,
+         "iron keys create ci --scope vm:read --scope vm:run --days 90\n", key_options, 1, 1, 0, run_keys_create},
+        {"keys revoke", "KEY", "end a key, by its id or name", NULL,
+         "iron keys revoke ci\niron keys revoke key_0c3n9m5k2r7tq\n", none, 1, 1, 0, run_keys_revoke},
+        {"host", "", "the host: accelerator, isolation, roles, room", NULL, "iron host\niron host --json\n", none, 0, 0,
+         0, run_host},
+        {"whoami", "", "whose key this is, and what it may do", NULL, "iron whoami\n", none, 0, 0, 0, run_whoami},
+        {0},
 };

@@ -46,14 +46,14 @@ static int take(struct args *a, const struct arg_option *o, const char *value, s
 }
 
 /* -abc: letters that take no value, and a last one that may. *ret_last is that one, *ret_value what follows it. */
-static int parse_letters(const struct arg_option *options, const char *word, struct args *a, const struct arg_option **ret_last,
-			 const char **ret_value, struct error *reterr)
+static int parse_letters(const struct arg_option *options, const char *word, struct args *a,
+                         const struct arg_option **ret_last, const char **ret_value, struct error *reterr)
 {
 	for (const char *p = word + 1;; p++) {
 		const struct arg_option *o = find_short(options, *p);
 		if (!o)
-			return error_set(reterr, -EINVAL, "unknown option -%c%s%s", *p, p == word + 1 && !p[1] ? "" : " in ",
-					 p == word + 1 && !p[1] ? "" : word);
+			return error_set(reterr, -EINVAL, "unknown option -%c%s%s", *p,
+			                 p == word + 1 && !p[1] ? "" : " in ", p == word + 1 && !p[1] ? "" : word);
 		if (o->value || !p[1]) {
 			*ret_last = o;
 			*ret_value = p[1] ? p + 1 : NULL;
@@ -67,7 +67,7 @@ static int parse_letters(const struct arg_option *options, const char *word, str
 
 /* One word that begins with a dash; *i is moved when its value is the next word. */
 static int parse_option(const struct arg_option *options, int argc, char *const *argv, int *i, struct args *a,
-			struct error *reterr)
+                        struct error *reterr)
 {
 	const char *word = argv[*i], *value = NULL;
 	const struct arg_option *o = NULL;
@@ -151,7 +151,8 @@ int args_number(const struct args *a, const char *name, long lo, long hi, long *
 	if (!text)
 		return 0;
 	if (str_parse_u64(str_of(text), (uint64_t)hi, &v) || (long)v < lo)
-		return error_set(reterr, -EINVAL, "--%s must be a number from %ld to %ld, not '%s'", name, lo, hi, text);
+		return error_set(reterr, -EINVAL, "--%s must be a number from %ld to %ld, not '%s'", name, lo, hi,
+		                 text);
 	*ret = (long)v;
 	return 0;
 }

@@ -15,7 +15,8 @@ struct trail {
 	char *path; /* with its filters */
 	void (*print)(struct trail *t, const json_t *event);
 	json_t *names; /* of VMs, by id, as far as they were asked for */
-	char *own_key; /* what this key reads of the record is not shown: following would never come to rest; NULL: it is */
+	/* What this key reads of the record is not shown: following would never come to rest. NULL: it is. */
+	char *own_key;
 };
 
 /* The VM's name, or its id where it has none for us (a key may read the record but not VMs). Borrowed. */
@@ -30,7 +31,9 @@ static const char *vm_name(struct trail *t, const char *id)
 	if (strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(id))
 		return id;
 	_cleanup_free_ char *path = xasprintf("/vms/%s", id);
-	const char *name = client_ask(t->c->client, "GET", path, NULL, &r, &why) == 0 ? get_string(json_object_get(r.body, "data"), "name") : "";
+	const char *name = client_ask(t->c->client, "GET", path, NULL, &r, &why) == 0
+	                           ? get_string(json_object_get(r.body, "data"), "name")
+	                           : "";
 	json_object_set_new(t->names, id, json_string(*name ? name : id));
 	return json_string_value(json_object_get(t->names, id));
 }
@@ -56,11 +59,13 @@ static void print_line(const char *before, const char *word, int width, const ch
 	bool color = out_color() && *style;
 	_cleanup_free_ char *head = out_cut(before, window);
 	size_t used = out_width(head);
-	_cleanup_free_ char *middle = xasprintf("%-*s", width, word), *shown = out_cut(middle, window - MIN(window, used));
+	_cleanup_free_ char *middle = xasprintf("%-*s", width, word),
+	                    *shown = out_cut(middle, window - MIN(window, used));
 	used += out_width(shown);
 	_cleanup_free_ char *tail = out_cut(after, window - MIN(window, used));
 
-	printf("%s%s%s%s%s%s%s\n", head, color ? "\033[" : "", color ? style : "", color ? "m" : "", shown, color ? "\033[0m" : "", tail);
+	printf("%s%s%s%s%s%s%s\n", head, color ? "\033[" : "", color ? style : "", color ? "m" : "", shown,
+	       color ? "\033[0m" : "", tail);
 }
 
 /* "host:443", "[2001:db8::1]:443"; without a port where there is none (ICMP, other frames). */
@@ -79,17 +84,20 @@ static void print_egress(struct trail *t, const json_t *e)
 {
 	const char *verdict = get_string(e, "verdict");
 	_cleanup_free_ char *path = out_escape(get_string(e, "path")), *method = out_escape(get_string(e, "method")),
-			    *reason = out_escape(get_string(e, "reason")), *word = out_escape(verdict), *vm = NULL,
-			    *protocol = out_escape(get_string(e, "protocol")), *target = target_of(e), *stamp = out_stamp(get_string(e, "timestamp"));
+	                    *reason = out_escape(get_string(e, "reason")), *word = out_escape(verdict), *vm = NULL,
+	                    *protocol = out_escape(get_string(e, "protocol")), *target = target_of(e),
+	                    *stamp = out_stamp(get_string(e, "timestamp"));
 	const json_t *status = json_object_get(e, "status_code"), *received = json_object_get(e, "bytes_received");
-	_cleanup_free_ char *code = json_is_integer(status) ? xasprintf(" %lld", (long long)json_integer_value(status)) : xstrdup("");
+	_cleanup_free_ char *code =
+	        json_is_integer(status) ? xasprintf(" %lld", (long long)json_integer_value(status)) : xstrdup("");
 	_cleanup_free_ char *bytes = json_is_integer(received) ? out_bytes(received) : xstrdup("");
 
 	/* of one VM alone its name is known already */
 	vm = args_has(&t->c->args, "vm") ? xstrdup("") : out_escape(vm_name(t, get_string(e, "vm_id")));
 	_cleanup_free_ char *before = xasprintf("%s  %s%s", stamp, vm, *vm ? "  " : "");
-	_cleanup_free_ char *after = xasprintf("  %-5s %s%s%s%s%s%s  %s", protocol, target, *method ? " " : "", method, *path ? " " : "", path, code,
-					       strcmp(verdict, "allowed") == 0 ? bytes : reason);
+	_cleanup_free_ char *after =
+	        xasprintf("  %-5s %s%s%s%s%s%s  %s", protocol, target, *method ? " " : "", method, *path ? " " : "",
+	                  path, code, strcmp(verdict, "allowed") == 0 ? bytes : reason);
 	print_line(before, word, 7, out_state_style(verdict), after);
 }
 
@@ -98,20 +106,24 @@ static void print_general(struct trail *t, const json_t *e)
 	const json_t *detail = json_object_get(e, "detail");
 	const char *outcome = get_string(e, "outcome"), *vm_id = get_string(e, "vm_id");
 	_cleanup_free_ char *stamp = out_stamp(get_string(e, "timestamp")), *kind = out_escape(get_string(e, "kind")),
-			    *action = out_escape(get_string(e, "action")), *word = out_escape(outcome), *key = out_escape(get_string(e, "key_name")),
-			    *address = out_escape(get_string(e, "address"));
-	_cleanup_free_ char *more = json_object_size(detail) ? json_dumps(detail, JSON_COMPACT | JSON_ENSURE_ASCII) : xstrdup("");
+	                    *action = out_escape(get_string(e, "action")), *word = out_escape(outcome),
+	                    *key = out_escape(get_string(e, "key_name")),
+	                    *address = out_escape(get_string(e, "address"));
+	_cleanup_free_ char *more =
+	        json_object_size(detail) ? json_dumps(detail, JSON_COMPACT | JSON_ENSURE_ASCII) : xstrdup("");
 	_cleanup_free_ char *vm = *vm_id ? out_escape(vm_name(t, vm_id)) : xstrdup("-");
 	_cleanup_free_ char *before = xasprintf("%s  %-6s %-13s ", stamp, kind, action);
-	_cleanup_free_ char *after = xasprintf("  %s  %s%s%s  %s", vm, *key ? key : "-", *address ? " from " : "", address, more);
+	_cleanup_free_ char *after =
+	        xasprintf("  %s  %s%s%s  %s", vm, *key ? key : "-", *address ? " from " : "", address, more);
 
 	print_line(before, word, 7, out_state_style(outcome), after);
 }
 
 static bool is_own_reading(const struct trail *t, const json_t *e)
 {
-	return t->own_key && strcmp(get_string(e, "kind"), "api") == 0 && strncmp(get_string(e, "action"), "AUDIT_", 6) == 0 &&
-	       strcmp(get_string(e, "outcome"), "200") == 0 && strcmp(get_string(e, "key_id"), t->own_key) == 0;
+	return t->own_key && strcmp(get_string(e, "kind"), "api") == 0 &&
+	       strncmp(get_string(e, "action"), "AUDIT_", 6) == 0 && strcmp(get_string(e, "outcome"), "200") == 0 &&
+	       strcmp(get_string(e, "key_id"), t->own_key) == 0;
 }
 
 static void show(struct trail *t, const json_t *data)
@@ -140,11 +152,12 @@ static int follow(struct trail *t)
 	while (!ferror(stdout)) {
 		_cleanup_(reply_finish) struct reply r = {0};
 		_cleanup_free_ char *escaped = cursor ? client_escape(c->client, cursor) : NULL;
-		_cleanup_free_ char *page = xasprintf("%s&order=asc&limit=500%s%s", t->path, escaped ? "&cursor=" : "", escaped ? escaped : "");
+		_cleanup_free_ char *page = xasprintf("%s&order=asc&limit=500%s%s", t->path, escaped ? "&cursor=" : "",
+		                                      escaped ? escaped : "");
 		c->error = (struct error){0};
 		if (client_ask(c->client, "GET", page, NULL, &r, &c->error)) {
-			/* a server that is being restarted comes back, one that has too much to do will have less; what it
-			 * refuses does not change */
+			/* a server that is being restarted comes back, one that has too much to do will have less; what
+			 * it refuses does not change */
 			long status = client_error_status(c->client);
 			if ((status && status < 500 && status != 429) || ++misses > MISSES_MAX)
 				return EXIT_FAILED;
@@ -164,8 +177,8 @@ static int follow(struct trail *t)
 	return 0;
 }
 
-/* The newest, oldest first, as one reads a log. A page may be short, even empty, and not the last: the API looks through
- * its index for a bounded time only. */
+/* The newest, oldest first, as one reads a log. A page may be short, even empty, and not the last: the API looks
+ * through its index for a bounded time only. */
 static int show_newest(struct trail *t, size_t limit)
 {
 	struct context *c = t->c;
@@ -279,9 +292,9 @@ static const char *const counts[] = {"total", "allowed", "warned", "denied"};
 
 static void print_summary(const json_t *data)
 {
-	static const struct column columns[] = {{"HOST", 12, 0, false}, {"TOTAL", 0, 0, true},  {"ALLOWED", 0, 1, true},
-						{"WARNED", 0, 1, true}, {"DENIED", 0, 0, true}, {"SENT", 9, 2, true},
-						{"RECEIVED", 9, 2, true}};
+	static const struct column columns[] = {
+	        {"HOST", 12, 0, false}, {"TOTAL", 0, 0, true}, {"ALLOWED", 0, 1, true}, {"WARNED", 0, 1, true},
+	        {"DENIED", 0, 0, true}, {"SENT", 9, 2, true},  {"RECEIVED", 9, 2, true}};
 	const json_t *row;
 	struct table t;
 	size_t i;
@@ -289,7 +302,8 @@ static void print_summary(const json_t *data)
 	table_init(&t, columns, ARRAY_SIZE(columns));
 	json_array_foreach(data, i, row)
 	{
-		_cleanup_free_ char *sent = out_bytes(json_object_get(row, "bytes_sent")), *received = out_bytes(json_object_get(row, "bytes_received"));
+		_cleanup_free_ char *sent = out_bytes(json_object_get(row, "bytes_sent")),
+		                    *received = out_bytes(json_object_get(row, "bytes_received"));
 		table_cell(&t, host_of(row));
 		for (size_t k = 0; k < ARRAY_SIZE(counts); k++) {
 			_cleanup_free_ char *n = xasprintf("%lld", get_integer(row, counts[k]));
@@ -325,7 +339,8 @@ static void print_markdown(const json_t *data)
 	out_line("|---|---:|---:|---:|---:|---:|---:|");
 	json_array_foreach(data, i, row)
 	{
-		_cleanup_free_ char *sent = out_bytes(json_object_get(row, "bytes_sent")), *received = out_bytes(json_object_get(row, "bytes_received"));
+		_cleanup_free_ char *sent = out_bytes(json_object_get(row, "bytes_sent")),
+		                    *received = out_bytes(json_object_get(row, "bytes_received"));
 		printf("| ");
 		print_markdown_text(host_of(row));
 		for (size_t k = 0; k < ARRAY_SIZE(counts); k++)
@@ -360,36 +375,47 @@ static int run_summary(struct context *c)
 }
 
 #define SPAN_OPTIONS                                                                                                   \
-	{"vm", 0, "VM", "only this VM's"}, {"since", 0, "T", "10m, 2h, 3d ago, or a time such as 2026-01-31T12:00:00Z"},  \
-	{"until", 0, "T", "the same"}
+	{"vm", 0, "VM", "only this VM's"},                                                                             \
+	        {"since", 0, "T", "10m, 2h, 3d ago, or a time such as 2026-01-31T12:00:00Z"},                          \
+	{                                                                                                              \
+		"until", 0, "T", "the same"                                                                            \
+	}
 #define FOLLOW_OPTIONS                                                                                                 \
-	{"follow", 'f', NULL, "go on, and show what comes; over restarts of the API nothing is lost or doubled"},         \
-	{"limit", 'n', "N", "the newest this many (50)"}
-static const struct arg_option egress_options[] = {FOLLOW_OPTIONS,
-						   SPAN_OPTIONS,
-						   {"verdict", 0, "allowed|denied|warn|blocked", "denied: with warn; blocked: what did not pass"},
-						   {"allowed", 0, "true|false", "whether it passed"},
-						   {"host", 0, "HOST", "exactly this name or address"},
-						   {"cidr", 0, "CIDR", "of the rule that decided"},
-						   {"protocol", 0, "http|tls|tcp|udp|dns|icmp|other", "dns is shown only when asked for"},
-						   {"mode", 0, "enforce|warn", "the mode in force then"},
-						   {0}};
-static const struct arg_option events_options[] = {FOLLOW_OPTIONS,
-						   SPAN_OPTIONS,
-						   {"kind", 0, "KIND", "api, exec, files, vm, key, rule, policy, image, daemon …"},
-						   {"key", 0, "KEY", "only what was done with this key, by id or name"},
-						   {0}};
-static const struct arg_option summary_options[] = {SPAN_OPTIONS, {"format", 0, "table|markdown|json", "how (table)"}, {0}};
+	{"follow", 'f', NULL, "go on, and show what comes; over restarts of the API nothing is lost or doubled"},      \
+	{                                                                                                              \
+		"limit", 'n', "N", "the newest this many (50)"                                                         \
+	}
+static const struct arg_option egress_options[] = {
+        FOLLOW_OPTIONS,
+        SPAN_OPTIONS,
+        {"verdict", 0, "allowed|denied|warn|blocked", "denied: with warn; blocked: what did not pass"},
+        {"allowed", 0, "true|false", "whether it passed"},
+        {"host", 0, "HOST", "exactly this name or address"},
+        {"cidr", 0, "CIDR", "of the rule that decided"},
+        {"protocol", 0, "http|tls|tcp|udp|dns|icmp|other", "dns is shown only when asked for"},
+        {"mode", 0, "enforce|warn", "the mode in force then"},
+        {0}};
+static const struct arg_option events_options[] = {
+        FOLLOW_OPTIONS,
+        SPAN_OPTIONS,
+        {"kind", 0, "KIND", "api, exec, files, vm, key, rule, policy, image, daemon …"},
+        {"key", 0, "KEY", "only what was done with this key, by id or name"},
+        {0}};
+static const struct arg_option summary_options[] = {
+        SPAN_OPTIONS, {"format", 0, "table|markdown|json", "how (table)"}, {0}};
 
 const struct command audit_commands[] = {
-	{"audit egress", "", "what left, or tried to", "With --follow --json, one object a line.\n",
-	 "iron audit egress --follow\niron audit egress --vm demo --verdict denied --since 1h\niron audit egress --host api.example.com --json\n",
-	 egress_options, 0, 0, 0, run_egress},
-	{"audit events", "", "everything else on record: API calls, commands, files, keys, policy, daemons",
-	 "With --follow --json, one object a line. --follow without --kind leaves out that\n"
-	 "this key reads the record: each look would show the one before.\n", "iron audit events --since 1d\niron audit events --kind exec --vm demo --follow\niron audit events --key ci\n",
-	 events_options, 0, 0, 0, run_events},
-	{"audit summary", "", "what left, or tried to, by host", NULL, "iron audit summary --since 1d\niron audit summary --vm demo --format markdown\n",
-	 summary_options, 0, 0, 0, run_summary},
-	{0},
+        {"audit egress", "", "what left, or tried to", "With --follow --json, one object a line.\n",
+         "iron audit egress --follow\niron audit egress --vm demo --verdict denied --since 1h\niron audit egress "
+         "--host api.example.com --json\n",
+         egress_options, 0, 0, 0, run_egress},
+        {"audit events", "", "everything else on record: API calls, commands, files, keys, policy, daemons",
+         "With --follow --json, one object a line. --follow without --kind leaves out that\n"
+         "this key reads the record: each look would show the one before.\n",
+         "iron audit events --since 1d\niron audit events --kind exec --vm demo --follow\niron audit events --key ci\n",
+         events_options, 0, 0, 0, run_events},
+        {"audit summary", "", "what left, or tried to, by host", NULL,
+         "iron audit summary --since 1d\niron audit summary --vm demo --format markdown\n", summary_options, 0, 0, 0,
+         run_summary},
+        {0},
 };

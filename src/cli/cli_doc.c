@@ -62,7 +62,8 @@ static void running(const char *s)
 
 static void sentence(const char *s)
 {
-	_cleanup_free_ char *one = xasprintf("%c%s%s", s[0] >= 'a' && s[0] <= 'z' ? s[0] - 32 : s[0], s + 1, s[strlen(s) - 1] == '.' ? "" : ".");
+	_cleanup_free_ char *one = xasprintf("%c%s%s", s[0] >= 'a' && s[0] <= 'z' ? s[0] - 32 : s[0], s + 1,
+	                                     s[strlen(s) - 1] == '.' ? "" : ".");
 	running(one);
 }
 
@@ -89,7 +90,8 @@ static void literal(const char *s)
 
 static void command(const struct command *c)
 {
-	_cleanup_free_ char *synopsis = xasprintf("iron %s%s%s%s\n", c->name, c->options->name ? " [OPTION…]" : "", *c->words ? " " : "", c->words);
+	_cleanup_free_ char *synopsis = xasprintf("iron %s%s%s%s\n", c->name, c->options->name ? " [OPTION…]" : "",
+	                                          *c->words ? " " : "", c->words);
 	printf(".Ss %s\n", c->name);
 	sentence(c->about);
 	literal(synopsis);
@@ -109,12 +111,15 @@ static void command(const struct command *c)
 
 static void man(void)
 {
-	printf(".Dd November 24, 2026\n.Dt IRON 1\n.Os\n.Sh NAME\n.Nm iron\n.Nd virtual machines for agents, with one door\n"
+	printf(".Dd November 24, 2026\n.Dt IRON 1\n.Os\n.Sh NAME\n.Nm iron\n.Nd virtual machines for agents, with one "
+	       "door\n"
 	       ".Sh SYNOPSIS\n.Nm iron\n.Ar COMMAND\n.Op Ar OPTION ...\n.Op Ar WORD ...\n"
 	       ".Sh DESCRIPTION\n");
-	running("What takes an id of a VM, a rule, a key, an image or a command takes a name too. Text that came from a VM or a server is "
-		"escaped before a terminal shows it. Where standard output is a terminal, tables fit its width and states are coloured. "
-		"What lasts over a second says on standard error what it is at.\n\nEvery command takes these options.");
+	running("What takes an id of a VM, a rule, a key, an image or a command takes a name too. Text that came from "
+	        "a VM or a server is "
+	        "escaped before a terminal shows it. Where standard output is a terminal, tables fit its width and "
+	        "states are coloured. "
+	        "What lasts over a second says on standard error what it is at.\n\nEvery command takes these options.");
 	printf(".Bl -tag -width Ds\n");
 	for (const struct arg_option *o = common_options; o->name; o++)
 		option(o);
@@ -128,11 +133,15 @@ static void man(void)
 	       ".It Ev IRON_API_TIMEOUT\nSeconds to wait for an answer, or for the next byte of a file (90).\n"
 	       ".It Ev NO_COLOR\nNo colours.\n.El\n"
 	       ".Sh FILES\n.Bl -tag -width Ds\n.It Pa ~/.config/iron/config.yaml\n.Cm api_url , api_key , tls_sha256\n"
-	       "(the SHA-256 of the server's certificate, which is then trusted by it alone).\nOnly its owner may read it.\n.El\n"
-	       ".Sh EXIT STATUS\n.Bl -tag -width Ds\n.It 0\nIt was done.\n.It 1\nSomething failed; standard error says what, and what to do next.\n"
+	       "(the SHA-256 of the server's certificate, which is then trusted by it alone).\nOnly its owner may read "
+	       "it.\n.El\n"
+	       ".Sh EXIT STATUS\n.Bl -tag -width Ds\n.It 0\nIt was done.\n.It 1\nSomething failed; standard error says "
+	       "what, and what to do next.\n"
 	       ".It 2\nThe command line is wrong.\n.It 124\nWhat\n.Fl -timeout\nallows has passed.\n"
-	       ".It 125\n.Cm exec , attach\nor\n.Cm run\ncould not run the command, or lost the connection to it.\n.It 130\nInterrupted.\n.El\n"
-	       ".Pp\n.Cm exec , attach\nand\n.Cm run\nexit with the command's own code, 128 + N when signal N ended it.\n"
+	       ".It 125\n.Cm exec , attach\nor\n.Cm run\ncould not run the command, or lost the connection to it.\n.It "
+	       "130\nInterrupted.\n.El\n"
+	       ".Pp\n.Cm exec , attach\nand\n.Cm run\nexit with the command's own code, 128 + N when signal N ended "
+	       "it.\n"
 	       ".Sh SEE ALSO\n.Xr iron.yaml 5 ,\n.Xr irond 8\n");
 }
 

@@ -140,7 +140,8 @@ void client_common_options(struct client *c, CURL *h)
 	/* the API is ours: it is not behind the proxy that the environment names for the outside */
 	curl_easy_setopt(h, CURLOPT_NOPROXY, "*");
 	if (*c->settings->pin) {
-		curl_easy_setopt(h, CURLOPT_CAINFO, NULL); /* not asked, so not needed: a client may be kept from all files */
+		curl_easy_setopt(h, CURLOPT_CAINFO,
+		                 NULL); /* not asked, so not needed: a client may be kept from all files */
 		curl_easy_setopt(h, CURLOPT_CAPATH, NULL);
 		curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, 0L);
 		curl_easy_setopt(h, CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
@@ -154,20 +155,24 @@ int client_no_answer(const struct client *c, CURLcode e, const char *detail, str
 
 	switch ((int)e) {
 	case CURLE_COULDNT_CONNECT:
-		return error_set(reterr, -EIO, "%s does not answer (%s); is irond running there? sudo irond status", c->settings->url, why);
+		return error_set(reterr, -EIO, "%s does not answer (%s); is irond running there? sudo irond status",
+		                 c->settings->url, why);
 	case CURLE_PEER_FAILED_VERIFICATION:
 		return error_set(reterr, -EIO,
-				 "%s shows a certificate that is not trusted (%s); tls_sha256 in ~/.config/iron/config.yaml names the one to trust",
-				 c->settings->url, why);
+		                 "%s shows a certificate that is not trusted (%s); tls_sha256 in "
+		                 "~/.config/iron/config.yaml names the one to trust",
+		                 c->settings->url, why);
 	case CURLE_ABORTED_BY_CALLBACK:
 		return error_set(reterr, -EINTR, "interrupted");
 	case CURLE_OPERATION_TIMEDOUT:
-		return error_set(reterr, -EIO, "%s did not answer in time (%s); IRON_API_TIMEOUT=SECONDS waits longer", c->settings->url, why);
+		return error_set(reterr, -EIO, "%s did not answer in time (%s); IRON_API_TIMEOUT=SECONDS waits longer",
+		                 c->settings->url, why);
 	case CURLE_PARTIAL_FILE:
 	case CURLE_GOT_NOTHING:
 		return error_set(reterr, -EIO, "%s broke off in the middle of its answer (%s)", c->settings->url, why);
 	case CURLE_WRITE_ERROR:
-		return error_set(reterr, -EIO, "%s answered more than %zu MiB; is the URL right?", c->settings->url, ANSWER_MAX >> 20);
+		return error_set(reterr, -EIO, "%s answered more than %zu MiB; is the URL right?", c->settings->url,
+		                 ANSWER_MAX >> 20);
 	default:
 		return error_set(reterr, -EIO, "%s: %s", c->settings->url, why);
 	}
@@ -192,8 +197,9 @@ int client_parse_body(const struct client *c, const struct buf *in, struct reply
 		return 0;
 	ret->body = json_loadb((const char *)in->data, in->len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
 	if (!ret->body || !json_is_object(ret->body))
-		return error_set(reterr, -EIO, "%s answered %ld with something that is not iron's JSON; is the URL right?",
-				 c->settings->url, ret->status);
+		return error_set(reterr, -EIO,
+		                 "%s answered %ld with something that is not iron's JSON; is the URL right?",
+		                 c->settings->url, ret->status);
 	return 0;
 }
 
@@ -207,7 +213,8 @@ long client_timeout_s(const struct client *c)
 	return c->timeout_s;
 }
 
-int client_call(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret, struct error *reterr)
+int client_call(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret,
+                struct error *reterr)
 {
 	_cleanup_(buf_finish) struct buf answer = BUF_MAX(ANSWER_MAX);
 	_cleanup_free_ char *url = client_url(c, path);
@@ -265,8 +272,10 @@ int client_refusal(struct client *c, const struct reply *reply, struct error *re
 	c->status = reply->status;
 	snprintf(c->code, sizeof c->code, "%s", code ? code : "");
 	if (reply->status == 401)
-		return error_set(reterr, -EREMOTEIO, "%s; set IRON_API_KEY, or api_key in ~/.config/iron/config.yaml (sudo irond key create NAME makes one)",
-				 message ? message : "the key is not accepted");
+		return error_set(reterr, -EREMOTEIO,
+		                 "%s; set IRON_API_KEY, or api_key in ~/.config/iron/config.yaml (sudo irond key "
+		                 "create NAME makes one)",
+		                 message ? message : "the key is not accepted");
 	if (message && *message)
 		return error_set(reterr, -EREMOTEIO, "%s", message);
 	return error_set(reterr, -EREMOTEIO, "%s answered %ld without a reason", c->settings->url, reply->status);
@@ -290,7 +299,8 @@ static int pause_for(struct client *c, long seconds)
 	return 0;
 }
 
-int client_ask(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret, struct error *reterr)
+int client_ask(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret,
+               struct error *reterr)
 {
 	_cleanup_(reply_finish) struct reply reply = {0};
 

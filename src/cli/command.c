@@ -7,8 +7,8 @@
 
 /* --- lists --- */
 
-/* The page's objects onto all, `most` there at most; whether some were left. What is no object is left out: nothing here
- * would know what to do with it. */
+/* The page's objects onto all, `most` there at most; whether some were left. What is no object is left out: nothing
+ * here would know what to do with it. */
 static bool take_page(json_t *all, const json_t *page, size_t most)
 {
 	json_t *item;
@@ -36,7 +36,8 @@ int list_some(struct context *c, const char *path, size_t most, json_t **ret_dat
 		e = client_ask(c->client, "GET", next, NULL, &r, &c->error);
 		const json_t *data = json_object_get(r.body, "data");
 		if (e == 0 && !json_is_array(data))
-			e = error_set(&c->error, -EPROTO, "the API answered with something that is no list; is the URL right?");
+			e = error_set(&c->error, -EPROTO,
+			              "the API answered with something that is no list; is the URL right?");
 		if (e)
 			break;
 		bool cut = take_page(all, data, most);
@@ -101,7 +102,8 @@ int resolve_vm(struct context *c, const char *name, char ret_id[24])
 	size_t i;
 	json_array_foreach(data, i, item)
 	{
-		if (!vm && strcmp(get_string(item, "name"), name) == 0 && strcmp(get_string(item, "status"), "destroyed") != 0)
+		if (!vm && strcmp(get_string(item, "name"), name) == 0 &&
+		    strcmp(get_string(item, "status"), "destroyed") != 0)
 			vm = item;
 	}
 	if (!vm)
@@ -118,8 +120,8 @@ char *vm_path(struct context *c, const char *name, const char *suffix)
 	return resolve_vm(c, name, id) ? NULL : xasprintf("/vms/%s%s", id, suffix);
 }
 
-int resolve_named(struct context *c, const char *path, const char *prefix, const char *what, const char *where, const char *name,
-		  char **ret)
+int resolve_named(struct context *c, const char *path, const char *prefix, const char *what, const char *where,
+                  const char *name, char **ret)
 {
 	const json_t *item, *found = NULL;
 	json_t *data = NULL;
@@ -142,7 +144,8 @@ int resolve_named(struct context *c, const char *path, const char *prefix, const
 	if (n == 0)
 		r = error_set(&c->error, -ENOENT, "there is no %s '%s'; `%s` shows those there are", what, name, where);
 	else if (n > 1)
-		r = error_set(&c->error, -EINVAL, "%zu are named '%s'; give the %s's id, as `%s` shows it", n, name, what, where);
+		r = error_set(&c->error, -EINVAL, "%zu are named '%s'; give the %s's id, as `%s` shows it", n, name,
+		              what, where);
 	else if (!is_id(get_string(found, "id")))
 		r = error_set(&c->error, -EPROTO, "the API answered with an id that is none");
 	else
@@ -178,7 +181,8 @@ int add_time(struct context *c, struct buf *path, const char *option)
 	if (unit && *unit && str_parse_u64(str_make(s.p, s.len - 1), 1000000, &n) == 0)
 		ms = real_ms() - (int64_t)n * 1000 * seconds[unit - units];
 	else if (rfc3339_parse(s, &ms))
-		return error_set(&c->error, -EINVAL, "--%s must be like 10m, 2h, 3d or 2026-01-31T12:00:00Z, not '%s'", option, v);
+		return error_set(&c->error, -EINVAL, "--%s must be like 10m, 2h, 3d or 2026-01-31T12:00:00Z, not '%s'",
+		                 option, v);
 	rfc3339_format(ms, text);
 	return buf_printf(path, "&%s=%s", option, text);
 }

@@ -1,6 +1,6 @@
 /* The scripts know every command, every option and how each value and word is completed: the latter by what the tables
- * call it. VM, IMAGE, KEY, RULE and EXEC are asked for with `iron … -q`, for at most two seconds; SRC, DST, FILE and DIR are
- * paths, and VM:PATH where a VM's name may begin; a|b|c is one of these; another value is not completed. */
+ * call it. VM, IMAGE, KEY, RULE and EXEC are asked for with `iron … -q`, for at most two seconds; SRC, DST, FILE and
+ * DIR are paths, and VM:PATH where a VM's name may begin; a|b|c is one of these; another value is not completed. */
 #include "cli/completion.h"
 
 #include <string.h>
@@ -31,8 +31,8 @@ static void quote_fish(FILE *to, const char *text)
 	fputc('\'', to);
 }
 
-/* The words of a synopsis, one after the other, as kinds: "VM EXEC", "VM…", "enforce|warn|inherit". What follows "--" or an
- * option is not the command's own. */
+/* The words of a synopsis, one after the other, as kinds: "VM EXEC", "VM…", "enforce|warn|inherit". What follows "--"
+ * or an option is not the command's own. */
 static char *kinds_of(const struct command *c)
 {
 	_cleanup_(buf_finish) struct buf b = {0};
@@ -61,7 +61,8 @@ static bool takes(const struct command *c, const struct arg_option *common)
 }
 
 /* f for each option of a command and then each common one. */
-static void each_option(FILE *to, const struct command *c, void (*f)(FILE *, const struct command *, const struct arg_option *))
+static void each_option(FILE *to, const struct command *c,
+                        void (*f)(FILE *, const struct command *, const struct arg_option *))
 {
 	for (const struct arg_option *o = c->options; o->name; o++)
 		f(to, c, o);
@@ -163,7 +164,7 @@ static void print_zsh_words(FILE *to)
 			continue;
 		int n = (int)strcspn(c->name, " ");
 		_cleanup_free_ char *text = c->name[n] ? xasprintf("%.*s:more: iron help %.*s", n, c->name, n, c->name)
-						      : xasprintf("%s:%s", c->name, c->about);
+		                                       : xasprintf("%s:%s", c->name, c->about);
 		fputc('\t', to);
 		quote_sh(to, text);
 		fputc('\n', to);
@@ -193,9 +194,10 @@ static void fish_values(FILE *to, const char *kind)
 {
 	static const struct {
 		const char *kind, *values;
-	} known[] = {{"VM", "(__iron_ask list)"}, {"IMAGE", "(__iron_ask image list)"}, {"KEY", "(__iron_ask keys list)"},
-		     {"RULE", "(__iron_ask egress list)"}, {"EXEC", "(__iron_execs)"}, {"PATH", "(__iron_paths)"}, {"SRC", "(__iron_paths)"},
-		     {"DST", "(__iron_paths)"}};
+	} known[] = {{"VM", "(__iron_ask list)"},       {"IMAGE", "(__iron_ask image list)"},
+	             {"KEY", "(__iron_ask keys list)"}, {"RULE", "(__iron_ask egress list)"},
+	             {"EXEC", "(__iron_execs)"},        {"PATH", "(__iron_paths)"},
+	             {"SRC", "(__iron_paths)"},         {"DST", "(__iron_paths)"}};
 	_cleanup_free_ char *one = xstrndup(kind, strcspn(kind, "\xe2")); /* without its "…" */
 
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
@@ -215,7 +217,8 @@ static void fish_values(FILE *to, const char *kind)
 
 static void fish_option(FILE *to, const struct command *c, const struct arg_option *o)
 {
-	bool file = o->value && (strcmp(o->value, "FILE") == 0 || strcmp(o->value, "DIR") == 0 || strcmp(o->value, "PATH") == 0);
+	bool file = o->value &&
+	            (strcmp(o->value, "FILE") == 0 || strcmp(o->value, "DIR") == 0 || strcmp(o->value, "PATH") == 0);
 
 	fprintf(to, "complete -c iron -n '__iron_is %s' -l %s", c->name, o->name);
 	if (o->letter)
@@ -239,9 +242,11 @@ static void fish_valued(FILE *to)
 	buf_append_byte(&all, ' ');
 	FOR_EACH_COMMAND(c)
 	{
-		for (const struct arg_option *list = c->options; list; list = list == c->options ? common_options : NULL)
+		for (const struct arg_option *list = c->options; list;
+		     list = list == c->options ? common_options : NULL)
 			for (const struct arg_option *o = list; o->name; o++) {
-				_cleanup_free_ char *name = xasprintf(" --%s ", o->name), *letter = xasprintf(" -%c ", o->letter);
+				_cleanup_free_ char *name = xasprintf(" --%s ", o->name),
+				                    *letter = xasprintf(" -%c ", o->letter);
 				if (o->value && !memmem(all.data, all.len, name, strlen(name)))
 					buf_printf(&all, "%s", name + 1);
 				if (o->value && o->letter && !memmem(all.data, all.len, letter, strlen(letter)))
@@ -290,7 +295,8 @@ bool completion_print(FILE *to, const char *shell)
 		print_specs(to, false);
 		fputs(bash_tail, to);
 	} else if (strcmp(shell, "zsh") == 0) {
-		fprintf(to, "#compdef iron\n# zsh completion for iron, made from its own tables\ntypeset -ga _iron_words\n");
+		fprintf(to, "#compdef iron\n# zsh completion for iron, made from its own tables\ntypeset -ga "
+		            "_iron_words\n");
 		print_zsh_words(to);
 		print_specs(to, true);
 		fputs(zsh_tail, to);

@@ -6,7 +6,6 @@
 #include "cli/cp_internal.h"
 #include "cli/interrupt.h"
 
-
 bool copy_name_is_safe(struct str name)
 {
 	if (name.len == 0 || name.len > 255 || str_eq(name, STR(".")) || str_eq(name, STR("..")))
@@ -57,7 +56,8 @@ int copy_failed(struct copy *k, int e)
 
 char *copy_url(const struct copy *k, const char *call, const char *path)
 {
-	_cleanup_free_ char *escaped = client_escape(k->c->client, path), *user = k->user ? client_escape(k->c->client, k->user) : NULL;
+	_cleanup_free_ char *escaped = client_escape(k->c->client, path),
+	                    *user = k->user ? client_escape(k->c->client, k->user) : NULL;
 
 	return xasprintf("%s/files%s?path=%s%s%s", k->vm, call, escaped, user ? "&user=" : "", user ? user : "");
 }
@@ -128,7 +128,8 @@ static int copy_in(struct copy *k, const char *src, const char *dst)
 		return EXIT_FAILED;
 	}
 	if (str_eq(name, STR("..")) && kind == 'd') {
-		error_set(&k->c->error, -EINVAL, "'%s' gives no name to copy it to; %s/. copies what is in it", src, src);
+		error_set(&k->c->error, -EINVAL, "'%s' gives no name to copy it to; %s/. copies what is in it", src,
+		          src);
 		return EXIT_FAILED;
 	}
 	if (kind == 'd' && name.len)
@@ -152,7 +153,8 @@ int copy_out(struct copy *k, const char *src, const char *dst)
 	}
 	if (!to_stdout && is_directory_here(dst) && name.len) {
 		if (!copy_name_is_safe(name)) {
-			error_set(&k->c->error, -EINVAL, "'%s' gives no name to copy it to; name the file it becomes", src);
+			error_set(&k->c->error, -EINVAL, "'%s' gives no name to copy it to; name the file it becomes",
+			          src);
 			return EXIT_FAILED;
 		}
 		dst = inside = below(dst, name);
@@ -166,18 +168,21 @@ static void report(struct copy *k, const char *src)
 {
 	double seconds = progress_seconds(&k->progress);
 	_cleanup_free_ char *bytes = out_size((double)k->done), *took = out_duration((uint64_t)(seconds * 1000));
-	_cleanup_free_ char *rate = out_size(seconds > 0 ? (double)k->done / seconds : 0), *to = out_escape(k->destination);
+	_cleanup_free_ char *rate = out_size(seconds > 0 ? (double)k->done / seconds : 0),
+	                    *to = out_escape(k->destination);
 
 	if (k->skipped)
-		out_warn("%llu that are neither files, directories nor links were left out", (unsigned long long)k->skipped);
+		out_warn("%llu that are neither files, directories nor links were left out",
+		         (unsigned long long)k->skipped);
 	if (k->c->json) {
-		json_t *o = json_pack("{s:s, s:s, s:I, s:I, s:I}", "source", src, "destination", k->destination, "bytes", (json_int_t)k->done,
-				      "files", (json_int_t)k->files, "duration_ms", (json_int_t)(seconds * 1000));
+		json_t *o = json_pack("{s:s, s:s, s:I, s:I, s:I}", "source", src, "destination", k->destination,
+		                      "bytes", (json_int_t)k->done, "files", (json_int_t)k->files, "duration_ms",
+		                      (json_int_t)(seconds * 1000));
 		out_json(o);
 		json_decref(o);
 	} else if (!k->c->quiet && isatty(STDERR_FILENO)) {
 		fprintf(stderr, "%s: %s%s%llu%s in %s, %s/s\n", to, bytes, k->recursive ? ", " : "",
-			(unsigned long long)(k->recursive ? k->files : 0), k->recursive ? " files" : "", took, rate);
+		        (unsigned long long)(k->recursive ? k->files : 0), k->recursive ? " files" : "", took, rate);
 	}
 }
 
@@ -185,12 +190,15 @@ static int run_cp(struct context *c)
 {
 	const char *src = c->args.words[0], *dst = c->args.words[1], *src_path = src, *dst_path = dst;
 	_cleanup_free_ char *src_vm = vm_of(src, &src_path), *dst_vm = vm_of(dst, &dst_path);
-	struct copy k = {.c = c, .user = args_value(&c->args, "user"), .recursive = args_has(&c->args, "recursive"),
-			 .parents = args_has(&c->args, "parents")};
+	struct copy k = {.c = c,
+	                 .user = args_value(&c->args, "user"),
+	                 .recursive = args_has(&c->args, "recursive"),
+	                 .parents = args_has(&c->args, "parents")};
 
 	if (!src_vm == !dst_vm) {
-		error_set(&c->error, -EINVAL, src_vm ? "both sides are a VM's; copy by way of this machine" :
-			  "one side must be VM:PATH; a file here whose name holds a colon is ./NAME");
+		error_set(&c->error, -EINVAL,
+		          src_vm ? "both sides are a VM's; copy by way of this machine"
+		                 : "one side must be VM:PATH; a file here whose name holds a colon is ./NAME");
 		return EXIT_USAGE;
 	}
 	if (c->json && strcmp(dst, "-") == 0) {
@@ -213,21 +221,23 @@ static int run_cp(struct context *c)
 	return e;
 }
 
-static const struct arg_option options[] = {{"recursive", 'r', NULL, "directories with what is below them"},
-					    {"user", 'u', "USER", "in whose name, and with whose rights, in the VM (agent)"},
-					    {"parents", 'p', NULL, "make the directories that are missing in the VM"},
-					    {0}};
+static const struct arg_option options[] = {
+        {"recursive", 'r', NULL, "directories with what is below them"},
+        {"user", 'u', "USER", "in whose name, and with whose rights, in the VM (agent)"},
+        {"parents", 'p', NULL, "make the directories that are missing in the VM"},
+        {0}};
 
 const struct command file_commands[] = {
-	{"cp", "SRC DST", "copy files between this machine and a VM",
-	 "One side is VM:PATH; a relative PATH is below the user's home, and none is the\n"
-	 "home itself. A directory as DST takes SRC by its own name. - is standard input\n"
-	 "or output. Modes are kept; a file appears under its name once it is complete.\n"
-	 "DIR/. stands for what is in DIR. What a VM sends is not trusted: names that are\n"
-	 "empty, . or .., or hold / or control bytes, links that lead out of DST, and\n"
-	 "devices are refused, and no link is followed.\n",
-	 "iron cp report.pdf demo:\niron cp demo:/var/log/syslog .\niron cp -r src demo:/srv/app\niron cp -r demo:out/. ./out\n"
-	 "tar c . | iron cp - demo:backup.tar\niron cp demo:data.csv - | head\n",
-	 options, 2, 2, 0, run_cp},
-	{0},
+        {"cp", "SRC DST", "copy files between this machine and a VM",
+         "One side is VM:PATH; a relative PATH is below the user's home, and none is the\n"
+         "home itself. A directory as DST takes SRC by its own name. - is standard input\n"
+         "or output. Modes are kept; a file appears under its name once it is complete.\n"
+         "DIR/. stands for what is in DIR. What a VM sends is not trusted: names that are\n"
+         "empty, . or .., or hold / or control bytes, links that lead out of DST, and\n"
+         "devices are refused, and no link is followed.\n",
+         "iron cp report.pdf demo:\niron cp demo:/var/log/syslog .\niron cp -r src demo:/srv/app\niron cp -r "
+         "demo:out/. ./out\n"
+         "tar c . | iron cp - demo:backup.tar\niron cp demo:data.csv - | head\n",
+         options, 2, 2, 0, run_cp},
+        {0},
 };

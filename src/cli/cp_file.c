@@ -46,7 +46,8 @@ int copy_file_in(struct copy *k, const char *src, const char *dst)
 	_cleanup_free_ char *url = xasprintf("%s%s%s", base, mode, k->parents ? "&parents=true" : "");
 	/* of standard input only what is left of it is sent, and how much that is shows at its end */
 	bool known = S_ISREG(st.st_mode) && !from_stdin;
-	struct transfer t = {.method = "PUT", .path = url, .read = on_read, .size = known ? st.st_size : -1, .user = &u};
+	struct transfer t = {
+	        .method = "PUT", .path = url, .read = on_read, .size = known ? st.st_size : -1, .user = &u};
 	k->total = known ? (uint64_t)st.st_size : 0;
 	int e = client_transfer(k->c->client, &t, &r, &k->c->error);
 	if (e && !k->parents && strcmp(client_error_code(k->c->client), "file_not_found") == 0) {
@@ -162,7 +163,9 @@ int copy_file_out(struct copy *k, const char *src, const char *dst)
 		e = fetch(k, src, special ? opened : STDOUT_FILENO, &mode);
 		return e ? copy_failed(k, e) : 0;
 	}
-	_cleanup_free_ char *directory = slash == path ? xstrdup("/") : slash ? xstrndup(path, (size_t)(slash - path)) : xstrdup(".");
+	_cleanup_free_ char *directory = slash == path ? xstrdup("/")
+	                                 : slash       ? xstrndup(path, (size_t)(slash - path))
+	                                               : xstrdup(".");
 	_cleanup_close_ int dir = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
 		return copy_failed(k, error_set(&k->c->error, -errno, "%s: %s", directory, strerror(errno)));

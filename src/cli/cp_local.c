@@ -210,7 +210,8 @@ static int clear_name(int at, const char *name, struct error *reterr)
 {
 	if (unlinkat(at, name, 0) == 0 || errno == ENOENT)
 		return 0;
-	return error_set(reterr, -errno, "%s: %s", name, errno == EISDIR || errno == EPERM ? "it is a directory here" : strerror(errno));
+	return error_set(reterr, -errno, "%s: %s", name,
+	                 errno == EISDIR || errno == EPERM ? "it is a directory here" : strerror(errno));
 }
 
 int local_tree_link(struct local_tree *t, struct str path, struct str target, struct error *reterr)
@@ -293,7 +294,8 @@ int local_tree_write(struct local_tree *t, const void *data, size_t n, struct er
 
 int local_tree_file_end(struct local_tree *t, unsigned mode, int64_t mtime_ms, struct error *reterr)
 {
-	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = mtime_ms / 1000, .tv_nsec = mtime_ms % 1000 * 1000000}};
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT},
+	                            {.tv_sec = mtime_ms / 1000, .tv_nsec = mtime_ms % 1000 * 1000000}};
 	int r = 0;
 
 	if (fchmod(t->file, mode & 0777 & ~t->mask))
@@ -302,7 +304,8 @@ int local_tree_file_end(struct local_tree *t, unsigned mode, int64_t mtime_ms, s
 	if (mtime_ms > 0)
 		futimens(t->file, times);
 	if (r == 0 && renameat(t->parent, t->part, t->parent, t->name))
-		r = error_set(reterr, -errno, "%s: %s", t->name, errno == EISDIR ? "it is a directory here" : strerror(errno));
+		r = error_set(reterr, -errno, "%s: %s", t->name,
+		              errno == EISDIR ? "it is a directory here" : strerror(errno));
 	if (r == 0) {
 		close(t->file);
 		close(t->parent);

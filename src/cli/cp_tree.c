@@ -1,5 +1,5 @@
-/* Directories with what is below them: as one archive, either way. What comes is put in place by cp_local.c, which refuses
- * whatever would reach outside; what is sent follows no link of this machine either. */
+/* Directories with what is below them: as one archive, either way. What comes is put in place by cp_local.c, which
+ * refuses whatever would reach outside; what is sent follows no link of this machine either. */
 #include <errno.h>
 #include <string.h>
 
@@ -127,8 +127,14 @@ static int begin_entry(struct pack *p)
 	int r = walk_next(p->walk, &w, why);
 	if (r <= 0)
 		return r;
-	struct tar_entry e = {.kind = w.kind == 'd' ? TAR_DIRECTORY : w.kind == 'l' ? TAR_LINK : TAR_FILE, .name = str_of(w.path),
-			      .target = str_of(w.target), .size = w.size, .mode = w.mode, .mtime = w.mtime_ms / 1000};
+	struct tar_entry e = {.kind = w.kind == 'd'   ? TAR_DIRECTORY
+	                              : w.kind == 'l' ? TAR_LINK
+	                                              : TAR_FILE,
+	                      .name = str_of(w.path),
+	                      .target = str_of(w.target),
+	                      .size = w.size,
+	                      .mode = w.mode,
+	                      .mtime = w.mtime_ms / 1000};
 	p->file = w.fd;
 	p->left = p->size = e.kind == TAR_FILE ? w.size : 0;
 	p->k->files++;

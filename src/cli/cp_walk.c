@@ -104,8 +104,11 @@ static int examine(struct walk *w, int at, const char *name, struct walk_entry *
 
 	if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW))
 		return miss(w, errno);
-	*e = (struct walk_entry){.path = w->path, .target = "", .mode = st.st_mode & 07777, .fd = -1,
-				 .mtime_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000};
+	*e = (struct walk_entry){.path = w->path,
+	                         .target = "",
+	                         .mode = st.st_mode & 07777,
+	                         .fd = -1,
+	                         .mtime_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000};
 	if (S_ISDIR(st.st_mode)) {
 		e->kind = 'd';
 		return enter(w, at, name, reterr);

@@ -99,12 +99,14 @@ static int run_add(struct context *c)
 		out_json(rule);
 		return 0;
 	}
-	_cleanup_free_ char *ports = out_join(json_object_get(rule, "ports"), ","), *target = out_escape(target_of(rule));
+	_cleanup_free_ char *ports = out_join(json_object_get(rule, "ports"), ","),
+	                    *target = out_escape(target_of(rule));
 	_cleanup_free_ char *id = out_escape(get_string(rule, "id"));
 	if (c->quiet)
 		out_line("%s", id);
 	else
-		out_line("%s %s%s%s (%s)", strcmp(get_string(rule, "action"), "deny") == 0 ? "deny" : "allow", target, *ports ? " port " : "", ports, id);
+		out_line("%s %s%s%s (%s)", strcmp(get_string(rule, "action"), "deny") == 0 ? "deny" : "allow", target,
+		         *ports ? " port " : "", ports, id);
 	return 0;
 }
 
@@ -144,9 +146,10 @@ static int run_remove(struct context *c)
 
 static void print_rules(const json_t *data)
 {
-	static const struct column columns[] = {{"ID", 17, 1, false},	{"ACTION", 0, 0, false}, {"TARGET", 12, 0, false}, {"PORTS", 6, 2, false},
-						{"METHODS", 0, 5, false}, {"PATHS", 6, 5, false},  {"TLS", 9, 4, false},	   {"NAME", 6, 3, false},
-						{"COMMENT", 8, 6, false}};
+	static const struct column columns[] = {
+	        {"ID", 17, 1, false},   {"ACTION", 0, 0, false},  {"TARGET", 12, 0, false},
+	        {"PORTS", 6, 2, false}, {"METHODS", 0, 5, false}, {"PATHS", 6, 5, false},
+	        {"TLS", 9, 4, false},   {"NAME", 6, 3, false},    {"COMMENT", 8, 6, false}};
 	const json_t *rule;
 	struct table t;
 	size_t i;
@@ -154,13 +157,19 @@ static void print_rules(const json_t *data)
 	table_init(&t, columns, ARRAY_SIZE(columns));
 	json_array_foreach(data, i, rule)
 	{
-		_cleanup_free_ char *ports = out_join(json_object_get(rule, "ports"), ","), *methods = out_join(json_object_get(rule, "methods"), ","),
-				    *paths = out_join(json_object_get(rule, "paths"), ",");
+		_cleanup_free_ char *ports = out_join(json_object_get(rule, "ports"), ","),
+		                    *methods = out_join(json_object_get(rule, "methods"), ","),
+		                    *paths = out_join(json_object_get(rule, "paths"), ",");
 		table_cell(&t, get_string(rule, "id"));
 		table_cell(&t, get_string(rule, "action"));
 		table_style(&t, out_state_style(get_string(rule, "action")));
-		const char *cells[] = {target_of(rule), ports, methods, paths, get_string(rule, "tls"), get_string(rule, "name"),
-				       get_string(rule, "comment")};
+		const char *cells[] = {target_of(rule),
+		                       ports,
+		                       methods,
+		                       paths,
+		                       get_string(rule, "tls"),
+		                       get_string(rule, "name"),
+		                       get_string(rule, "comment")};
 		for (size_t k = 0; k < ARRAY_SIZE(cells); k++)
 			table_cell(&t, cells[k]);
 	}
@@ -247,7 +256,9 @@ static int take_target(struct context *c, const char *target, json_t *body)
 	struct str rest = str_of(target), host;
 	uint64_t port = 0;
 
-	const char *scheme = str_has_prefix(rest, STR("https://")) ? "tls" : str_has_prefix(rest, STR("http://")) ? "http" : NULL;
+	const char *scheme = str_has_prefix(rest, STR("https://"))  ? "tls"
+	                     : str_has_prefix(rest, STR("http://")) ? "http"
+	                                                            : NULL;
 	if (scheme) {
 		size_t n = strlen(scheme[0] == 't' ? "https://" : "http://");
 		rest = str_make(rest.p + n, rest.len - n);
@@ -255,7 +266,9 @@ static int take_target(struct context *c, const char *target, json_t *body)
 		port = scheme[0] == 't' ? 443 : 80;
 		size_t authority = strcspn(rest.p, "/?#");
 		size_t end = strcspn(rest.p, "?#");
-		json_object_set_new(body, "path", end > authority ? json_stringn(rest.p + authority, end - authority) : json_string("/"));
+		json_object_set_new(body, "path",
+		                    end > authority ? json_stringn(rest.p + authority, end - authority)
+		                                    : json_string("/"));
 		rest.len = authority;
 	}
 	host = rest;
@@ -264,7 +277,8 @@ static int take_target(struct context *c, const char *target, json_t *body)
 	if (colon && !bare_v6 && (!bracket || colon == bracket + 1)) {
 		struct str number = str_make(colon + 1, (size_t)(rest.p + rest.len - colon - 1));
 		if (str_parse_u64(number, 65535, &port) || port == 0)
-			return error_set(&c->error, -EINVAL, "the port of '%s' must be a number from 1 to 65535", target);
+			return error_set(&c->error, -EINVAL, "the port of '%s' must be a number from 1 to 65535",
+			                 target);
 		host.len = (size_t)(colon - rest.p);
 	}
 	host = str_trim(host, "[]");
@@ -310,7 +324,8 @@ static int run_explain(struct context *c)
 	json_decref(body);
 	if (e)
 		return usage ? EXIT_USAGE : EXIT_FAILED;
-	const json_t *data = json_object_get(r.body, "data"), *matched = json_object_get(data, "matched"), *rule = json_object_get(data, "rule");
+	const json_t *data = json_object_get(r.body, "data"), *matched = json_object_get(data, "matched"),
+	             *rule = json_object_get(data, "rule");
 	if (c->json) {
 		out_json(data);
 		return 0;
@@ -328,48 +343,56 @@ static int run_explain(struct context *c)
 	return 0;
 }
 
-#define VM_OPTION(about) {"vm", 0, "VM", about}
-static const struct arg_option add_options[] = {{"host", 0, "HOST", "a name, *.NAME (what is below it, and it), * or an address"},
-						{"cidr", 0, "CIDR", "or a range of addresses"},
-						{"port", 'p', "N", "may be repeated (names: 80 and 443; addresses: every TCP port)"},
-						{"method", 0, "METHOD", "only this HTTP method; may be repeated"},
-						{"path", 0, "GLOB", "only this path (/x/* is /x and all below it); may be repeated"},
-						{"tls", 0, "intercept|passthrough", "look inside (names), or let bytes through as they are (addresses)"},
-						{"deny", 0, NULL, "refuse instead; a deny always wins"},
-						{"address", 0, "CIDR", "a private range that this name may resolve to; may be repeated"},
-						{"name", 0, "NAME", "what to call the rule"},
-						{"comment", 0, "TEXT", "why it is there"},
-						VM_OPTION("for this VM only"),
-						{0}};
+#define VM_OPTION(about)                                                                                               \
+	{                                                                                                              \
+		"vm", 0, "VM", about                                                                                   \
+	}
+static const struct arg_option add_options[] = {
+        {"host", 0, "HOST", "a name, *.NAME (what is below it, and it), * or an address"},
+        {"cidr", 0, "CIDR", "or a range of addresses"},
+        {"port", 'p', "N", "may be repeated (names: 80 and 443; addresses: every TCP port)"},
+        {"method", 0, "METHOD", "only this HTTP method; may be repeated"},
+        {"path", 0, "GLOB", "only this path (/x/* is /x and all below it); may be repeated"},
+        {"tls", 0, "intercept|passthrough", "look inside (names), or let bytes through as they are (addresses)"},
+        {"deny", 0, NULL, "refuse instead; a deny always wins"},
+        {"address", 0, "CIDR", "a private range that this name may resolve to; may be repeated"},
+        {"name", 0, "NAME", "what to call the rule"},
+        {"comment", 0, "TEXT", "why it is there"},
+        VM_OPTION("for this VM only"),
+        {0}};
 static const struct arg_option remove_options[] = {VM_OPTION("a rule of this VM's own"), {0}};
 static const struct arg_option list_options[] = {VM_OPTION("this VM's own rules"),
-						 {"host", 0, "HOST", "only rules for this"},
-						 {"cidr", 0, "CIDR", "only rules for this"},
-						 {"name", 0, "NAME", "only the one of this name"},
-						 {0}};
+                                                 {"host", 0, "HOST", "only rules for this"},
+                                                 {"cidr", 0, "CIDR", "only rules for this"},
+                                                 {"name", 0, "NAME", "only the one of this name"},
+                                                 {0}};
 static const struct arg_option mode_options[] = {VM_OPTION("for this VM; inherit follows the workspace again"), {0}};
 static const struct arg_option explain_options[] = {VM_OPTION("whose request it would be"),
-						    {"port", 'p', "N", "443, or 80 for http://"},
-						    {"method", 0, "METHOD", "GET"},
-						    {"path", 0, "PATH", "/"},
-						    {"protocol", 0, "http|tls|tcp", "as what it is judged"},
-						    {0}};
+                                                    {"port", 'p', "N", "443, or 80 for http://"},
+                                                    {"method", 0, "METHOD", "GET"},
+                                                    {"path", 0, "PATH", "/"},
+                                                    {"protocol", 0, "http|tls|tcp", "as what it is judged"},
+                                                    {0}};
 
 const struct command egress_commands[] = {
-	{"egress add", "--host HOST | --cidr CIDR", "add a rule about what may leave", NULL,
-	 "iron egress add --host api.example.com\niron egress add --host '*.example.com' --vm demo\n"
-	 "iron egress add --host git.example.com --port 22 --tls passthrough\niron egress add --cidr 192.0.2.0/24 --deny --comment 'not ours'\n",
-	 add_options, 0, 0, 0, run_add},
-	{"egress remove", "RULE…", "remove rules, by id or name", NULL, "iron egress remove egr_0c3n9m5k2r7tq\niron egress remove npm --vm demo\n",
-	 remove_options, 1, WORDS_MAX, 0, run_remove},
-	{"egress list", "", "list rules", NULL, "iron egress list\niron egress list --vm demo --json\n", list_options, 0, 0, 0, run_list},
-	{"egress mode", "[enforce | warn | inherit]", "show or set what happens to what no rule allows",
-	 "enforce stops it; warn lets it pass and puts it on record.\n", "iron egress mode\niron egress mode warn --vm demo\n", mode_options, 0, 1, 0,
-	 run_mode},
-	{"egress explain", "TARGET", "what a VM's request would meet, and which rule decides; nothing is sent",
-	 "TARGET is a URL, a host, or HOST:PORT.\n",
-	 "iron egress explain --vm demo https://api.example.com/v1/models\niron egress explain --vm demo git.example.com:22\n"
-	 "iron egress explain --vm demo api.example.com --method DELETE --path /v1/files/1\n",
-	 explain_options, 1, 1, 0, run_explain},
-	{0},
+        {"egress add", "--host HOST | --cidr CIDR", "add a rule about what may leave", NULL,
+         "iron egress add --host api.example.com\niron egress add --host '*.example.com' --vm demo\n"
+         "iron egress add --host git.example.com --port 22 --tls passthrough\niron egress add --cidr 192.0.2.0/24 "
+         "--deny --comment 'not ours'\n",
+         add_options, 0, 0, 0, run_add},
+        {"egress remove", "RULE…", "remove rules, by id or name", NULL,
+         "iron egress remove egr_0c3n9m5k2r7tq\niron egress remove npm --vm demo\n", remove_options, 1, WORDS_MAX, 0,
+         run_remove},
+        {"egress list", "", "list rules", NULL, "iron egress list\niron egress list --vm demo --json\n", list_options,
+         0, 0, 0, run_list},
+        {"egress mode", "[enforce | warn | inherit]", "show or set what happens to what no rule allows",
+         "enforce stops it; warn lets it pass and puts it on record.\n",
+         "iron egress mode\niron egress mode warn --vm demo\n", mode_options, 0, 1, 0, run_mode},
+        {"egress explain", "TARGET", "what a VM's request would meet, and which rule decides; nothing is sent",
+         "TARGET is a URL, a host, or HOST:PORT.\n",
+         "iron egress explain --vm demo https://api.example.com/v1/models\niron egress explain --vm demo "
+         "git.example.com:22\n"
+         "iron egress explain --vm demo api.example.com --method DELETE --path /v1/files/1\n",
+         explain_options, 1, 1, 0, run_explain},
+        {0},
 };

@@ -52,9 +52,11 @@ static int find_exec(struct context *c, const char *vm, const char *word, char *
 			found = exec;
 	}
 	if (named == 0)
-		r = error_set(&c->error, -ENOENT, "no command '%s' ran there; `iron ps %s` lists what did", word, c->args.words[0]);
+		r = error_set(&c->error, -ENOENT, "no command '%s' ran there; `iron ps %s` lists what did", word,
+		              c->args.words[0]);
 	else if (named > 1 && running != 1)
-		r = error_set(&c->error, -EINVAL, "%zu commands go by '%s'; give the id, as `iron ps %s` shows it", named, word, c->args.words[0]);
+		r = error_set(&c->error, -EINVAL, "%zu commands go by '%s'; give the id, as `iron ps %s` shows it",
+		              named, word, c->args.words[0]);
 	else
 		*ret = client_escape(c->client, get_string(found, "id"));
 	json_decref(data);
@@ -83,9 +85,11 @@ static void ps_row(struct table *t, const json_t *exec)
 	_cleanup_free_ char *bytes = out_bytes(json_object_get(exec, "output_bytes"));
 	const char *status = get_string(exec, "status");
 	const json_t *code = json_object_get(exec, "exit_code");
-	_cleanup_free_ char *state = json_is_integer(code) ? xasprintf("%s %lld%s", status, (long long)json_integer_value(code),
-								       json_is_true(json_object_get(exec, "timed_out")) ? " (time limit)" : "")
-							   : xstrdup(status);
+	_cleanup_free_ char *state =
+	        json_is_integer(code)
+	                ? xasprintf("%s %lld%s", status, (long long)json_integer_value(code),
+	                            json_is_true(json_object_get(exec, "timed_out")) ? " (time limit)" : "")
+	                : xstrdup(status);
 	table_cell(t, get_string(exec, "id"));
 	table_cell(t, state);
 	table_style(t, out_state_style(status));
@@ -97,8 +101,9 @@ static void ps_row(struct table *t, const json_t *exec)
 
 int run_ps(struct context *c)
 {
-	static const struct column columns[] = {{"ID", 18, 0, false}, {"STATUS", 7, 0, false},   {"COMMAND", 8, 0, false},
-						{"USER", 5, 3, false}, {"STARTED", 10, 2, false}, {"OUTPUT", 8, 4, true}};
+	static const struct column columns[] = {{"ID", 18, 0, false},      {"STATUS", 7, 0, false},
+	                                        {"COMMAND", 8, 0, false},  {"USER", 5, 3, false},
+	                                        {"STARTED", 10, 2, false}, {"OUTPUT", 8, 4, true}};
 	_cleanup_free_ char *path = vm_path(c, c->args.words[0], "/execs");
 	json_t *data = NULL, *exec, *shown = json_array();
 	struct table t;
@@ -172,7 +177,9 @@ static int deliver(struct log *l, bool err, struct str base64)
 	if (base64_decode(base64, &bytes))
 		return error_set(&l->c->error, -EPROTO, "the API sent output that is not base64");
 	if (to)
-		return buf_append(to, bytes.data, bytes.len) ? error_set(&l->c->error, -EPROTO, "the API sent more than a VM keeps") : 0;
+		return buf_append(to, bytes.data, bytes.len)
+		               ? error_set(&l->c->error, -EPROTO, "the API sent more than a VM keeps")
+		               : 0;
 	FILE *f = err ? stderr : stdout;
 	if (fwrite(bytes.data, 1, bytes.len, f) != bytes.len || fflush(f))
 		return error_set(&l->c->error, -EPIPE, "standard output is closed");
@@ -193,7 +200,8 @@ static int on_event(void *user, const char *name, struct str data, const char *i
 		l->over = true;
 	} else if (strcmp(name, "error") == 0) {
 		json_t *e = json_loadb(data.p, data.len, 0, NULL);
-		r = error_set(&l->c->error, -EREMOTEIO, "%s", *get_string(e, "message") ? get_string(e, "message") : "the stream ended with an error");
+		r = error_set(&l->c->error, -EREMOTEIO, "%s",
+		              *get_string(e, "message") ? get_string(e, "message") : "the stream ended with an error");
 		json_decref(e);
 	}
 	if (l->next >= l->until)
@@ -214,7 +222,8 @@ static int stream(struct log *l, const char *path)
 	for (unsigned misses = 0; !l->over && misses <= RETRY_MAX; misses++) {
 		_cleanup_(reply_finish) struct reply r = {0};
 		_cleanup_free_ char *at = xasprintf("%s?offset=%llu", path, (unsigned long long)l->next);
-		struct transfer t = {.method = "GET", .path = at, .accept = "text/event-stream", .write = on_bytes, .user = l};
+		struct transfer t = {
+		        .method = "GET", .path = at, .accept = "text/event-stream", .write = on_bytes, .user = l};
 		l->begun = false;
 		int e = client_transfer(l->c->client, &t, &r, &l->c->error);
 		sse_finish(&l->sse);
@@ -222,7 +231,9 @@ static int stream(struct log *l, const char *path)
 		if (l->over)
 			break;
 		if (e == -ECANCELED || (e == -EREMOTEIO && client_error_status(l->c->client) < 500))
-			return *l->c->error.text ? -EIO : error_set(&l->c->error, -EPROTO, "the API's stream of events is broken");
+			return *l->c->error.text
+			               ? -EIO
+			               : error_set(&l->c->error, -EPROTO, "the API's stream of events is broken");
 		if (l->begun)
 			misses = 0;
 		if (misses < RETRY_MAX) {
@@ -266,7 +277,9 @@ int run_logs(struct context *c)
 	if (!path || client_ask(c->client, "GET", path, NULL, &r, &c->error))
 		return EXIT_FAILED;
 	json_t *exec = json_object_get(r.body, "data");
-	struct log l = {.c = c, .next = (uint64_t)get_integer(exec, "kept_from"), .until = (uint64_t)get_integer(exec, "output_bytes")};
+	struct log l = {.c = c,
+	                .next = (uint64_t)get_integer(exec, "kept_from"),
+	                .until = (uint64_t)get_integer(exec, "output_bytes")};
 	if (l.next && !c->json && !c->quiet)
 		out_warn("the first %llu bytes are no longer kept", (unsigned long long)l.next);
 	if (c->json) {
@@ -318,7 +331,8 @@ int run_kill(struct context *c)
 
 const struct arg_option ps_options[] = {{"running", 0, NULL, "only what still runs"}, {0}};
 const struct arg_option attach_options[] = {{"no-stdin", 0, NULL, "only watch"}, {0}};
-const struct arg_option logs_options[] = {{"follow", 'f', NULL, "go on until it ends, also over a restart of the API"}, {0}};
+const struct arg_option logs_options[] = {{"follow", 'f', NULL, "go on until it ends, also over a restart of the API"},
+                                          {0}};
 const struct arg_option kill_options[] = {{"signal", 's', "SIGNAL", "by name or number (TERM)"},
-					  {"remove", 0, NULL, "kill it, and forget it and its output"},
-					  {0}};
+                                          {"remove", 0, NULL, "kill it, and forget it and its output"},
+                                          {0}};

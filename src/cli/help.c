@@ -8,19 +8,25 @@
 #define NAME_COLUMNS ((size_t)28)
 
 const struct arg_option common_options[] = {
-	{"json", 0, NULL, "one JSON document on standard output, the API's own objects"},
-	{"quiet", 'q', NULL, "no progress and no \"done\"; a list is bare names"},
-	{"wide", 0, NULL, "do not cut tables to the window"},
-	{"help", 'h', NULL, "this"},
-	{"api-url", 0, "URL", "the API, instead of IRON_API_URL and the configuration file"},
-	{"api-key", 0, "KEY", "the key, instead of IRON_API_KEY; other users of this machine can read it there"},
-	{0},
+        {"json", 0, NULL, "one JSON document on standard output, the API's own objects"},
+        {"quiet", 'q', NULL, "no progress and no \"done\"; a list is bare names"},
+        {"wide", 0, NULL, "do not cut tables to the window"},
+        {"help", 'h', NULL, "this"},
+        {"api-url", 0, "URL", "the API, instead of IRON_API_URL and the configuration file"},
+        {"api-key", 0, "KEY", "the key, instead of IRON_API_KEY; other users of this machine can read it there"},
+        {0},
 };
 
 const struct command_group command_groups[] = {
-	{"Virtual machines", vm_commands}, {"Commands in a VM", exec_commands}, {"Files", file_commands},
-	{"Egress", egress_commands},       {"The record", audit_commands},      {"Images", image_commands},
-	{"Keys and the host", admin_commands}, {"Help", help_commands},           {0},
+        {"Virtual machines", vm_commands},
+        {"Commands in a VM", exec_commands},
+        {"Files", file_commands},
+        {"Egress", egress_commands},
+        {"The record", audit_commands},
+        {"Images", image_commands},
+        {"Keys and the host", admin_commands},
+        {"Help", help_commands},
+        {0},
 };
 
 const struct command *command_find(int argc, char *const *argv, int *ret_used)
@@ -132,19 +138,21 @@ static void entry(FILE *to, const char *name, const char *about)
 static void option_entry(FILE *to, const struct arg_option *o)
 {
 	_cleanup_free_ char *letter = o->letter ? xasprintf("-%c, ", o->letter) : xstrdup("    ");
-	_cleanup_free_ char *name = xasprintf("%s--%s%s%s", letter, o->name, o->value ? " " : "", o->value ? o->value : "");
+	_cleanup_free_ char *name =
+	        xasprintf("%s--%s%s%s", letter, o->name, o->value ? " " : "", o->value ? o->value : "");
 	entry(to, name, o->about);
 }
 
 static void configuration(FILE *to)
 {
 	fprintf(to, "\nThe API and the key come from --api-url and --api-key, IRON_API_URL and\n"
-		    "IRON_API_KEY, or ~/.config/iron/config.yaml. iron(1) is the whole manual.\n");
+	            "IRON_API_KEY, or ~/.config/iron/config.yaml. iron(1) is the whole manual.\n");
 }
 
 void help_all(FILE *to)
 {
-	fprintf(to, "iron %s: virtual machines for agents, with one door\n\nUsage: iron COMMAND [OPTION…] [WORD…]\n", IRON_VERSION);
+	fprintf(to, "iron %s: virtual machines for agents, with one door\n\nUsage: iron COMMAND [OPTION…] [WORD…]\n",
+	        IRON_VERSION);
 	for (const struct command_group *g = command_groups; g->title; g++) {
 		fprintf(to, "\n%s:\n", g->title);
 		for (const struct command *c = g->commands; c->name; c++)
@@ -153,7 +161,7 @@ void help_all(FILE *to)
 	fprintf(to, "\n`iron help COMMAND` or `iron COMMAND --help` says more.\n");
 	configuration(to);
 	fprintf(to, "\nExamples:\n  iron create demo && iron exec demo -- git --version\n"
-		    "  iron egress add --host api.example.com\n  iron audit egress --follow\n");
+	            "  iron egress add --host api.example.com\n  iron audit egress --follow\n");
 }
 
 void help_group(FILE *to, const char *word)
@@ -174,8 +182,8 @@ void help_group(FILE *to, const char *word)
 void help_command(FILE *to, const struct command *c)
 {
 	fprintf(to, "Usage: iron %s%s%s\n\n", c->name, *c->words ? " " : "", c->words);
-	_cleanup_free_ char *about = xasprintf("%c%s.", c->about[0] >= 'a' && c->about[0] <= 'z' ? c->about[0] - 32 : c->about[0],
-					       c->about + 1);
+	_cleanup_free_ char *about = xasprintf(
+	        "%c%s.", c->about[0] >= 'a' && c->about[0] <= 'z' ? c->about[0] - 32 : c->about[0], c->about + 1);
 	wrap(to, about, 0, help_width(to));
 	if (c->options->name)
 		fprintf(to, "\nOptions:\n");
@@ -229,11 +237,13 @@ static int run_completion(struct context *c)
 static const struct arg_option none[] = {{0}};
 
 const struct command help_commands[] = {
-	{"help", "[COMMAND]", "list the commands, or explain one", NULL, "iron help\niron help egress add\n", none, 0, 2, OFFLINE | BYTES, run_help},
-	{"completion", "bash | zsh | fish", "print a script that completes iron's words in that shell",
-	 "They are installed with iron, where the shells look for them; this is for a\n"
-	 "shell that looks elsewhere.\n",
-	 ". <(iron completion bash)\niron completion zsh >~/.zfunc/_iron\niron completion fish >~/.config/fish/completions/iron.fish\n", none, 1, 1,
-	 OFFLINE | BYTES, run_completion},
-	{0},
+        {"help", "[COMMAND]", "list the commands, or explain one", NULL, "iron help\niron help egress add\n", none, 0,
+         2, OFFLINE | BYTES, run_help},
+        {"completion", "bash | zsh | fish", "print a script that completes iron's words in that shell",
+         "They are installed with iron, where the shells look for them; this is for a\n"
+         "shell that looks elsewhere.\n",
+         ". <(iron completion bash)\niron completion zsh >~/.zfunc/_iron\niron completion fish "
+         ">~/.config/fish/completions/iron.fish\n",
+         none, 1, 1, OFFLINE | BYTES, run_completion},
+        {0},
 };

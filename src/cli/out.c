@@ -110,9 +110,10 @@ const char *out_state_style(const char *state)
 {
 	static const struct {
 		const char *state, *style;
-	} styles[] = {{"ready", "32"},  {"running", "32"}, {"ok", "32"},     {"allowed", "32"}, {"allow", "32"}, {"failed", "31"},
-		      {"denied", "31"}, {"deny", "31"},	   {"blocked", "31"}, {"warn", "33"},	 {"queued", "33"}, {"creating", "33"},
-		      {"starting", "33"}, {"stopping", "33"}, {"destroying", "33"}};
+	} styles[] = {{"ready", "32"},    {"running", "32"},  {"ok", "32"},        {"allowed", "32"},
+	              {"allow", "32"},    {"failed", "31"},   {"denied", "31"},    {"deny", "31"},
+	              {"blocked", "31"},  {"warn", "33"},     {"queued", "33"},    {"creating", "33"},
+	              {"starting", "33"}, {"stopping", "33"}, {"destroying", "33"}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(styles); i++)
 		if (strcmp(styles[i].state, state) == 0)
@@ -234,7 +235,8 @@ char *out_duration(uint64_t ms)
 
 	if (s < 60)
 		return xasprintf("%.1f s", (double)ms / 1000);
-	return s < 3600 ? xasprintf("%llu min %llu s", s / 60, s % 60) : xasprintf("%llu h %llu min", s / 3600, s % 3600 / 60);
+	return s < 3600 ? xasprintf("%llu min %llu s", s / 60, s % 60)
+	                : xasprintf("%llu h %llu min", s / 3600, s % 3600 / 60);
 }
 
 char *out_join(const json_t *list, const char *between)

@@ -58,8 +58,9 @@ void progress_tick(struct progress *p, const char *detail)
 	if (age < SHOWN_AFTER_MS || now - p->drawn_ms < REDRAWN_MS)
 		return;
 	char one[2] = {plain[p->turn % 4], 0};
-	_cleanup_free_ char *text = xasprintf("%s %s %.1f s  %s", MB_CUR_MAX > 1 ? turns[p->turn % ARRAY_SIZE(turns)] : one, p->title,
-					      progress_seconds(p), p->step);
+	_cleanup_free_ char *text =
+	        xasprintf("%s %s %.1f s  %s", MB_CUR_MAX > 1 ? turns[p->turn % ARRAY_SIZE(turns)] : one, p->title,
+	                  progress_seconds(p), p->step);
 	p->turn++;
 	draw(p, text);
 	p->drawn_ms = now;
@@ -69,7 +70,8 @@ void progress_tick(struct progress *p, const char *detail)
 static char *bar(uint64_t done, uint64_t total)
 {
 	_cleanup_(buf_finish) struct buf b = {0};
-	size_t window = out_window(STDERR_FILENO), columns = window > TEXT_COLUMNS + 8 ? MIN(window - TEXT_COLUMNS, BAR_MAX) : 0;
+	size_t window = out_window(STDERR_FILENO),
+	       columns = window > TEXT_COLUMNS + 8 ? MIN(window - TEXT_COLUMNS, BAR_MAX) : 0;
 	size_t full = total ? (size_t)((double)done / (double)total * (double)columns) : 0;
 
 	if (columns == 0 || total == 0)
@@ -92,11 +94,13 @@ void progress_bytes(struct progress *p, uint64_t done, uint64_t total)
 	done = total ? MIN(done, total) : done;
 	double rate = (double)done * 1000 / (double)age;
 	_cleanup_free_ char *got = out_size((double)done), *all = out_size((double)total), *speed = out_size(rate);
-	_cleanup_free_ char *left = total && rate > 0 ? out_duration((uint64_t)((double)(total - done) / rate * 1000)) : NULL;
+	_cleanup_free_ char *left =
+	        total && rate > 0 ? out_duration((uint64_t)((double)(total - done) / rate * 1000)) : NULL;
 	_cleanup_free_ char *gauge = terminal ? bar(done, total) : xstrdup("");
-	_cleanup_free_ char *text = total ? xasprintf("%s %s%3d%%  %s of %s  %s/s  %s left", p->title, gauge,
-						      (int)((double)done / (double)total * 100), got, all, speed, left ? left : "?")
-					  : xasprintf("%s %s  %s/s", p->title, got, speed);
+	_cleanup_free_ char *text =
+	        total ? xasprintf("%s %s%3d%%  %s of %s  %s/s  %s left", p->title, gauge,
+	                          (int)((double)done / (double)total * 100), got, all, speed, left ? left : "?")
+	              : xasprintf("%s %s  %s/s", p->title, got, speed);
 	if (terminal)
 		draw(p, text);
 	else

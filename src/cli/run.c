@@ -1,5 +1,5 @@
-/* run: a VM for one command. It is made, waited for, used, copied out of, and destroyed however that went: also on Ctrl-C,
- * which while the command runs is the command's. */
+/* run: a VM for one command. It is made, waited for, used, copied out of, and destroyed however that went: also on
+ * Ctrl-C, which while the command runs is the command's. */
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
@@ -118,7 +118,8 @@ static void destroy(struct job *j)
 	for (unsigned i = 0; i < DESTROY_TRIES; i++) {
 		_cleanup_(reply_finish) struct reply r = {0};
 		why = (struct error){0};
-		if (client_ask(j->c->client, "DELETE", path, NULL, &r, &why) == 0 || client_error_status(j->c->client) == 404)
+		if (client_ask(j->c->client, "DELETE", path, NULL, &r, &why) == 0 ||
+		    client_error_status(j->c->client) == 404)
 			return;
 		if (client_error_status(j->c->client) == 403)
 			break;
@@ -174,9 +175,11 @@ int run_run(struct context *c)
 	return code;
 }
 
-const struct arg_option run_options[] = {VM_CREATE_OPTIONS,
-					 {"out", 'o', "PATH[:HERE]", "copy this out of the VM when the command has ended, into HERE (.); may be repeated"},
-					 {"tty", 't', NULL, "with a terminal"},
-					 EXEC_OPTIONS,
-					 {"no-stdin", 0, NULL, "do not send standard input"},
-					 {0}};
+const struct arg_option run_options[] = {
+        VM_CREATE_OPTIONS,
+        {"out", 'o', "PATH[:HERE]",
+         "copy this out of the VM when the command has ended, into HERE (.); may be repeated"},
+        {"tty", 't', NULL, "with a terminal"},
+        EXEC_OPTIONS,
+        {"no-stdin", 0, NULL, "do not send standard input"},
+        {0}};

@@ -206,7 +206,8 @@ static int send_signals(struct conversation *v)
 			make_terminal_raw();
 		if (b == SIGWINCH && v->s->tty) {
 			struct winsize size = window_size();
-			r = ws_send_control(v->w, json_pack("{s:s, s:i, s:i}", "type", "resize", "rows", size.ws_row, "cols", size.ws_col));
+			r = ws_send_control(v->w, json_pack("{s:s, s:i, s:i}", "type", "resize", "rows", size.ws_row,
+			                                    "cols", size.ws_col));
 		}
 		for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 			if (names[i].number != b)
@@ -214,7 +215,8 @@ static int send_signals(struct conversation *v)
 			if (v->s->attached)
 				v->s->left = true;
 			else
-				r = ws_send_control(v->w, json_pack("{s:s, s:s}", "type", "signal", "signal", names[i].name));
+				r = ws_send_control(v->w,
+				                    json_pack("{s:s, s:s}", "type", "signal", "signal", names[i].name));
 			if (b == SIGINT)
 				count_interrupt(v);
 		}
@@ -279,8 +281,8 @@ static int converse(struct conversation *v)
 			return code;
 		bool full = ws_wants_write(v->w);
 		struct pollfd p[] = {{.fd = ws_fd(v->w), .events = full ? POLLIN | POLLOUT : POLLIN},
-				     {.fd = signal_pipe[0], .events = POLLIN},
-				     {.fd = v->input && !full ? STDIN_FILENO : -1, .events = POLLIN}};
+		                     {.fd = signal_pipe[0], .events = POLLIN},
+		                     {.fd = v->input && !full ? STDIN_FILENO : -1, .events = POLLIN}};
 		if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
 			return EXIT_EXEC_FAILED;
 		int r = ws_flush(v->w);

@@ -1,5 +1,5 @@
-/* Tables. Where they go to a window they fit it: first the widest columns are cut, none below what it is of use at, then
- * whole columns are left out, the least important ones first. A line never wraps. */
+/* Tables. Where they go to a window they fit it: first the widest columns are cut, none below what it is of use at,
+ * then whole columns are left out, the least important ones first. A line never wraps. */
 #include <string.h>
 
 #include "cli/out.h"
@@ -47,7 +47,8 @@ static bool narrow(const struct table *t, size_t *widths, bool last_resort)
 	size_t best = COLUMNS_MAX;
 
 	for (size_t i = 0; i < t->n_columns; i++)
-		if (widths[i] > (last_resort ? 1 : least_of(&t->columns[i])) && (best == COLUMNS_MAX || widths[i] > widths[best]))
+		if (widths[i] > (last_resort ? 1 : least_of(&t->columns[i])) &&
+		    (best == COLUMNS_MAX || widths[i] > widths[best]))
 			best = i;
 	if (best == COLUMNS_MAX)
 		return false;
@@ -60,7 +61,8 @@ static bool leave_out(const struct table *t, size_t *natural)
 	size_t worst = COLUMNS_MAX;
 
 	for (size_t i = 0; i < t->n_columns; i++)
-		if (natural[i] && t->columns[i].rank && (worst == COLUMNS_MAX || t->columns[i].rank > t->columns[worst].rank))
+		if (natural[i] && t->columns[i].rank &&
+		    (worst == COLUMNS_MAX || t->columns[i].rank > t->columns[worst].rank))
 			worst = i;
 	if (worst == COLUMNS_MAX)
 		return false;
@@ -105,8 +107,11 @@ static void print_row(const struct table *t, const struct cell *row, const size_
 {
 	for (size_t i = 0; i < t->n_columns; i++)
 		if (widths[i])
-			print_cell(&t->columns[i], row ? row[i].text : t->columns[i].title, !color ? NULL : row ? row[i].style : "1",
-				   widths[i], i == last);
+			print_cell(&t->columns[i], row ? row[i].text : t->columns[i].title,
+			           !color ? NULL
+			           : row  ? row[i].style
+			                  : "1",
+			           widths[i], i == last);
 	putchar('\n');
 }
 

@@ -64,7 +64,9 @@ static struct curl_slist *prepare(struct client *c, struct state *s, const char 
 	CURL *h = s->h;
 
 	client_common_options(c, h);
-	_cleanup_free_ char *accept = xasprintf("Accept: %s", t->accept ? t->accept : t->write ? "*/*" : "application/json");
+	_cleanup_free_ char *accept = xasprintf("Accept: %s", t->accept  ? t->accept
+	                                                      : t->write ? "*/*"
+	                                                                 : "application/json");
 	struct curl_slist *headers = client_headers(c, accept);
 	curl_easy_setopt(h, CURLOPT_URL, url);
 	if (t->read) {

@@ -7,7 +7,8 @@
 
 void vm_show(struct context *c, const json_t *vm)
 {
-	static const char *const plain[] = {"id", "name", "status", "status_detail", "status_reason", "image", "restart"};
+	static const char *const plain[] = {"id",    "name",   "status", "status_detail", "status_reason",
+	                                    "image", "restart"};
 	static const char *const times[] = {"created_at", "started_at", "stopped_at"};
 	const char *key;
 	json_t *value;
@@ -19,11 +20,12 @@ void vm_show(struct context *c, const json_t *vm)
 	for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
 		out_field(plain[i], get_string(vm, plain[i]));
 	_cleanup_free_ char *size = xasprintf("%lld vCPU, %lld MiB memory, %lld GiB disk", get_integer(vm, "vcpus"),
-					      get_integer(vm, "memory_mib"), get_integer(vm, "disk_gib"));
+	                                      get_integer(vm, "memory_mib"), get_integer(vm, "disk_gib"));
 	out_field("size", size);
 	json_object_foreach(json_object_get(vm, "labels"), key, value)
 	{
-		_cleanup_free_ char *label = xasprintf("%s=%s", key, json_string_value(value) ? json_string_value(value) : "");
+		_cleanup_free_ char *label =
+		        xasprintf("%s=%s", key, json_string_value(value) ? json_string_value(value) : "");
 		out_field("label", label);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(times); i++) {
@@ -36,8 +38,9 @@ void vm_show(struct context *c, const json_t *vm)
 
 static void print_vms(const json_t *data)
 {
-	static const struct column columns[] = {{"NAME", 18, 0, false}, {"STATUS", 8, 0, false},	 {"IMAGE", 6, 4, false}, {"CPU", 0, 5, true},
-						{"MEMORY", 9, 5, true}, {"CREATED", 10, 3, false}, {"LABELS", 8, 6, false}, {"ID", 16, 2, false}};
+	static const struct column columns[] = {
+	        {"NAME", 18, 0, false}, {"STATUS", 8, 0, false},   {"IMAGE", 6, 4, false},  {"CPU", 0, 5, true},
+	        {"MEMORY", 9, 5, true}, {"CREATED", 10, 3, false}, {"LABELS", 8, 6, false}, {"ID", 16, 2, false}};
 	const json_t *vm;
 	struct table t;
 	size_t i;
@@ -52,7 +55,8 @@ static void print_vms(const json_t *data)
 		const char *state = get_string(vm, "status_detail"), *key;
 		json_t *value;
 		json_object_foreach(json_object_get(vm, "labels"), key, value)
-			buf_printf(&labels, "%s%s=%s", labels.len ? " " : "", key, json_string_value(value) ? json_string_value(value) : "");
+		        buf_printf(&labels, "%s%s=%s", labels.len ? " " : "", key,
+		                   json_string_value(value) ? json_string_value(value) : "");
 		_cleanup_free_ char *all = buf_take_z(&labels);
 		table_cell(&t, get_string(vm, "name"));
 		table_cell(&t, state);
@@ -207,7 +211,8 @@ static void print_use(const json_t *s, const char *used, const char *limit, cons
 static void print_pair(const json_t *s, const char *first, const char *second, const char *name, const char *verbs)
 {
 	_cleanup_free_ char *a = out_bytes(json_object_get(s, first)), *b = out_bytes(json_object_get(s, second));
-	_cleanup_free_ char *text = xasprintf("%s %.*s, %s %s", a, (int)strcspn(verbs, "/"), verbs, b, strchr(verbs, '/') + 1);
+	_cleanup_free_ char *text =
+	        xasprintf("%s %.*s, %s %s", a, (int)strcspn(verbs, "/"), verbs, b, strchr(verbs, '/') + 1);
 	out_field(name, text);
 }
 
@@ -223,7 +228,8 @@ static int run_stats(struct context *c)
 		out_json(s);
 		return 0;
 	}
-	_cleanup_free_ char *cpu = out_duration((uint64_t)get_integer(s, "cpu_time_ms")), *up = out_duration((uint64_t)get_integer(s, "uptime_ms"));
+	_cleanup_free_ char *cpu = out_duration((uint64_t)get_integer(s, "cpu_time_ms")),
+	                    *up = out_duration((uint64_t)get_integer(s, "uptime_ms"));
 	_cleanup_free_ char *peak = out_bytes(json_object_get(s, "memory_peak_bytes"));
 	out_field("running", json_is_true(json_object_get(s, "running")) ? up : "no");
 	out_field("cpu time", cpu);
@@ -237,10 +243,12 @@ static int run_stats(struct context *c)
 
 static int run_sessions(struct context *c)
 {
-	static const struct column columns[] = {{"STARTED", 12, 0, false}, {"LASTED", 9, 0, false},   {"ENDED BY", 8, 1, false},
-						{"CPU", 8, 3, true},	    {"MEMORY PEAK", 0, 4, true}, {"DISK", 9, 6, true},
-						{"SENT", 9, 5, true},	    {"RECEIVED", 9, 5, true},    {"ID", 17, 2, false}};
-	static const char *const sizes[] = {"memory_peak_bytes", "disk_bytes", "network_sent_bytes", "network_received_bytes"};
+	static const struct column columns[] = {
+	        {"STARTED", 12, 0, false}, {"LASTED", 9, 0, false},     {"ENDED BY", 8, 1, false},
+	        {"CPU", 8, 3, true},       {"MEMORY PEAK", 0, 4, true}, {"DISK", 9, 6, true},
+	        {"SENT", 9, 5, true},      {"RECEIVED", 9, 5, true},    {"ID", 17, 2, false}};
+	static const char *const sizes[] = {"memory_peak_bytes", "disk_bytes", "network_sent_bytes",
+	                                    "network_received_bytes"};
 	_cleanup_free_ char *path = vm_path(c, c->args.words[0], "/sessions?limit=100");
 	json_t *data = NULL, *s;
 	struct table t;
@@ -251,7 +259,8 @@ static int run_sessions(struct context *c)
 	table_init(&t, columns, ARRAY_SIZE(columns));
 	json_array_foreach(data, i, s)
 	{
-		_cleanup_free_ char *started = out_age(json_object_get(s, "started_at")), *cpu = out_duration((uint64_t)get_integer(s, "cpu_time_ms"));
+		_cleanup_free_ char *started = out_age(json_object_get(s, "started_at")),
+		                    *cpu = out_duration((uint64_t)get_integer(s, "cpu_time_ms"));
 		_cleanup_free_ char *lasted = out_duration((uint64_t)get_integer(s, "duration_ms"));
 		bool over = json_is_string(json_object_get(s, "ended_at"));
 		table_cell(&t, started);
@@ -328,56 +337,68 @@ static int run_console(struct context *c)
 }
 
 static const struct arg_option none[] = {{0}};
-#define TIMEOUT_OPTION {"timeout", 0, "S", "give up waiting after this many seconds (600); exit code 124"}
-static const struct arg_option create_options[] = {VM_CREATE_OPTIONS,
-						   {"key", 0, "FILE", "a public key that may log in over SSH"},
-						   {"restart", 0, "never|always", "what happens after the host was restarted: it stays stopped (never), or starts"},
-						   {"async", 0, NULL, "do not wait until it takes commands"},
-						   TIMEOUT_OPTION,
-						   {0}};
+#define TIMEOUT_OPTION                                                                                                 \
+	{                                                                                                              \
+		"timeout", 0, "S", "give up waiting after this many seconds (600); exit code 124"                      \
+	}
+static const struct arg_option create_options[] = {
+        VM_CREATE_OPTIONS,
+        {"key", 0, "FILE", "a public key that may log in over SSH"},
+        {"restart", 0, "never|always",
+         "what happens after the host was restarted: it stays stopped (never), or starts"},
+        {"async", 0, NULL, "do not wait until it takes commands"},
+        TIMEOUT_OPTION,
+        {0}};
 static const struct arg_option list_options[] = {
-	{"status", 0, "pending|running|stopped|destroyed|failed", "only those"},
-	{"detail", 0, "DETAIL", "only those whose status_detail is this: ready, stopping, suspended …"},
-	{"label", 'l', "KEY=VALUE", "only those with this label"},
-	{"name", 0, "NAME", "only those of this name, also if destroyed"},
-	{"all", 'a', NULL, "also those that are destroyed"},
-	{"limit", 'n', "N", "at most this many (10000)"},
-	{"sort", 0, "created_at|updated_at|name", "by this; otherwise what is alive first, newest first"},
-	{"order", 0, "asc|desc", "which way"},
-	{0}};
-static const struct arg_option set_options[] = {{"name", 0, "NAME", "another name"},
-						{"label", 'l', "KEY=VALUE", "set a label; may be repeated"},
-						{"remove-label", 0, "KEY", "take a label away; may be repeated"},
-						{"restart", 0, "never|always", "what happens after the host was restarted"},
-						{0}};
+        {"status", 0, "pending|running|stopped|destroyed|failed", "only those"},
+        {"detail", 0, "DETAIL", "only those whose status_detail is this: ready, stopping, suspended …"},
+        {"label", 'l', "KEY=VALUE", "only those with this label"},
+        {"name", 0, "NAME", "only those of this name, also if destroyed"},
+        {"all", 'a', NULL, "also those that are destroyed"},
+        {"limit", 'n', "N", "at most this many (10000)"},
+        {"sort", 0, "created_at|updated_at|name", "by this; otherwise what is alive first, newest first"},
+        {"order", 0, "asc|desc", "which way"},
+        {0}};
+static const struct arg_option set_options[] = {
+        {"name", 0, "NAME", "another name"},
+        {"label", 'l', "KEY=VALUE", "set a label; may be repeated"},
+        {"remove-label", 0, "KEY", "take a label away; may be repeated"},
+        {"restart", 0, "never|always", "what happens after the host was restarted"},
+        {0}};
 static const struct arg_option act_options[] = {{"async", 0, NULL, "do not wait"}, TIMEOUT_OPTION, {0}};
 static const struct arg_option wait_options[] = {
-	{"for", 0, "ready|stopped|destroyed", "what to wait for (ready: it takes commands)"}, TIMEOUT_OPTION, {0}};
+        {"for", 0, "ready|stopped|destroyed", "what to wait for (ready: it takes commands)"}, TIMEOUT_OPTION, {0}};
 static const struct arg_option destroy_options[] = {
-	{"force", 'f', NULL, "also while it runs"}, {"label", 'l', "KEY=VALUE", "every VM with this label"}, {0}};
+        {"force", 'f', NULL, "also while it runs"}, {"label", 'l', "KEY=VALUE", "every VM with this label"}, {0}};
 
 const struct command vm_commands[] = {
-	{"create", "NAME", "create a VM and wait until it takes commands", NULL,
-	 "iron create demo\niron create build-7 --cpus 4 --memory 8192 --label team=infra\nid=$(iron create demo --async -q) && iron wait $id\n",
-	 create_options, 1, 1, 0, run_create},
-	{"list", "", "list VMs", NULL, "iron list\niron list --label team=infra --json\niron list -q --status stopped | xargs iron destroy\n",
-	 list_options, 0, 0, 0, run_list},
-	{"show", "VM", "show a VM", NULL, "iron show demo\niron show demo --json\n", none, 1, 1, 0, run_show},
-	{"status", "VM", "the same as show", NULL, "iron status demo\n", none, 1, 1, 0, run_show},
-	{"set", "VM", "change a VM's name, labels or restart policy", NULL,
-	 "iron set demo --name demo-2\niron set demo --label owner=ada --remove-label team\niron set demo --restart always\n", set_options, 1, 1, 0,
-	 run_set},
-	{"start", "VM", "start a stopped VM and wait until it takes commands", NULL, "iron start demo\n", act_options, 1, 1, 0, run_start},
-	{"stop", "VM", "stop a VM; its disk stays", NULL, "iron stop demo\n", act_options, 1, 1, 0, run_stop},
-	{"wait", "VM", "wait until a VM takes commands, or is stopped or destroyed", NULL,
-	 "iron create demo --async && iron wait demo\niron wait demo --for stopped --timeout 30\n", wait_options, 1, 1, 0, run_wait},
-	{"destroy", "VM… | --label KEY=VALUE", "destroy VMs and their disks", NULL,
-	 "iron destroy demo\niron destroy --force build-1 build-2\niron destroy --force --label team=infra\n", destroy_options, 0, WORDS_MAX, 0,
-	 run_destroy},
-	{"console", "VM", "print the last 64 KiB of a VM's serial console", NULL, "iron console demo\niron console demo >boot.log\n", none, 1, 1, 0,
-	 run_console},
-	{"stats", "VM", "what a VM uses: CPU, memory, disk, network", NULL, "iron stats demo\niron stats demo --json\n", none, 1, 1, 0, run_stats},
-	{"sessions", "VM", "when a VM ran, and what it used", "A VM that is destroyed goes by its id here.\n", "iron sessions demo\n", none, 1, 1, 0,
-	 run_sessions},
-	{0},
+        {"create", "NAME", "create a VM and wait until it takes commands", NULL,
+         "iron create demo\niron create build-7 --cpus 4 --memory 8192 --label team=infra\nid=$(iron create demo "
+         "--async -q) && iron wait $id\n",
+         create_options, 1, 1, 0, run_create},
+        {"list", "", "list VMs", NULL,
+         "iron list\niron list --label team=infra --json\niron list -q --status stopped | xargs iron destroy\n",
+         list_options, 0, 0, 0, run_list},
+        {"show", "VM", "show a VM", NULL, "iron show demo\niron show demo --json\n", none, 1, 1, 0, run_show},
+        {"status", "VM", "the same as show", NULL, "iron status demo\n", none, 1, 1, 0, run_show},
+        {"set", "VM", "change a VM's name, labels or restart policy", NULL,
+         "iron set demo --name demo-2\niron set demo --label owner=ada --remove-label team\niron set demo --restart "
+         "always\n",
+         set_options, 1, 1, 0, run_set},
+        {"start", "VM", "start a stopped VM and wait until it takes commands", NULL, "iron start demo\n", act_options,
+         1, 1, 0, run_start},
+        {"stop", "VM", "stop a VM; its disk stays", NULL, "iron stop demo\n", act_options, 1, 1, 0, run_stop},
+        {"wait", "VM", "wait until a VM takes commands, or is stopped or destroyed", NULL,
+         "iron create demo --async && iron wait demo\niron wait demo --for stopped --timeout 30\n", wait_options, 1, 1,
+         0, run_wait},
+        {"destroy", "VM… | --label KEY=VALUE", "destroy VMs and their disks", NULL,
+         "iron destroy demo\niron destroy --force build-1 build-2\niron destroy --force --label team=infra\n",
+         destroy_options, 0, WORDS_MAX, 0, run_destroy},
+        {"console", "VM", "print the last 64 KiB of a VM's serial console", NULL,
+         "iron console demo\niron console demo >boot.log\n", none, 1, 1, 0, run_console},
+        {"stats", "VM", "what a VM uses: CPU, memory, disk, network", NULL, "iron stats demo\niron stats demo --json\n",
+         none, 1, 1, 0, run_stats},
+        {"sessions", "VM", "when a VM ran, and what it used", "A VM that is destroyed goes by its id here.\n",
+         "iron sessions demo\n", none, 1, 1, 0, run_sessions},
+        {0},
 };

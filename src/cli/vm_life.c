@@ -25,7 +25,8 @@ static int on_tick(void *user)
 /* 0: there. EXIT_…: it will not get there. -EAGAIN: go on. */
 static int judge(struct context *c, const json_t *vm, const char *detail, uint64_t end_ms, long seconds)
 {
-	const char *now = get_string(vm, "status_detail"), *status = get_string(vm, "status"), *reason = get_string(vm, "status_reason");
+	const char *now = get_string(vm, "status_detail"), *status = get_string(vm, "status"),
+	           *reason = get_string(vm, "status_reason");
 	const char *name = get_string(vm, "name");
 	bool stays = strcmp(now, "stopped") == 0 || strcmp(now, "suspended") == 0 || strcmp(now, "ready") == 0;
 
@@ -40,7 +41,8 @@ static int judge(struct context *c, const json_t *vm, const char *detail, uint64
 		return EXIT_FAILED;
 	}
 	if (mono_ms() >= end_ms) {
-		error_set(&c->error, -ETIMEDOUT, "%s is still %s after %ld s%s%s", name, now, seconds, *reason ? ": " : "", reason);
+		error_set(&c->error, -ETIMEDOUT, "%s is still %s after %ld s%s%s", name, now, seconds,
+		          *reason ? ": " : "", reason);
 		return EXIT_TIMED_OUT;
 	}
 	return -EAGAIN;
@@ -57,7 +59,8 @@ int vm_wait(struct context *c, const char *id, const char *detail, long seconds,
 	*ret = NULL;
 	for (bool first = true; e == -EAGAIN; first = false) {
 		_cleanup_(reply_finish) struct reply r = {0};
-		_cleanup_free_ char *path = xasprintf(ready && !first ? "/vms/%s?wait=ready&timeout_s=2" : "/vms/%s", id);
+		_cleanup_free_ char *path =
+		        xasprintf(ready && !first ? "/vms/%s?wait=ready&timeout_s=2" : "/vms/%s", id);
 		if (client_ask(c->client, "GET", path, NULL, &r, &c->error)) {
 			e = interrupted() ? EXIT_INTERRUPTED : EXIT_FAILED;
 			break;
@@ -100,7 +103,7 @@ static int wait_and_say(struct context *c, const char *id, const char *detail, s
 
 /* A call that the wait's own progress already counts. */
 static int ask_with_progress(struct context *c, const char *method, const char *path, json_t *body, struct progress *p,
-			     struct reply *ret)
+                             struct reply *ret)
 {
 	struct waited w = {.c = c, .progress = p};
 
@@ -244,7 +247,9 @@ static int destroy_one(struct context *c, const char *id, const char *name, json
 	if (ask_with_progress(c, "DELETE", path, NULL, &p, &r)) {
 		if (strcmp(client_error_code(c->client), "vm_not_stopped") == 0) {
 			c->error = (struct error){0};
-			error_set(&c->error, -EBUSY, "%s is not stopped; `iron stop %s` first, or `iron destroy --force %s`", name, name, name);
+			error_set(&c->error, -EBUSY,
+			          "%s is not stopped; `iron stop %s` first, or `iron destroy --force %s`", name, name,
+			          name);
 		}
 		return EXIT_FAILED;
 	}

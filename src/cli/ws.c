@@ -19,8 +19,8 @@ struct ws {
 	struct ws_decoder decoder;
 	struct buf in;
 	size_t taken; /* of `in`, by events already given out */
-	/* Frames on their way: `out` is not touched while TLS may have begun on it (it must be asked again with the very same
-	 * bytes); what comes meanwhile waits in `next`. */
+	/* Frames on their way: `out` is not touched while TLS may have begun on it (it must be asked again with the
+	 * very same bytes); what comes meanwhile waits in `next`. */
 	struct buf out, next;
 	size_t sent; /* of `out` */
 };
@@ -192,9 +192,10 @@ static int send_request(struct ws *w, struct client *c, const char *path, char r
 	base64_encode(str_make(nonce, sizeof nonce), &key);
 	ws_accept(buf_str(&key), ret_accept);
 	buf_printf(&head,
-		   "GET /v1%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: iron/" IRON_VERSION "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-		   "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %.*s\r\n",
-		   path, client_authority(c), STR_ARG(buf_str(&key)));
+	           "GET /v1%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: iron/" IRON_VERSION
+	           "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+	           "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %.*s\r\n",
+	           path, client_authority(c), STR_ARG(buf_str(&key)));
 	if (*client_key(c))
 		buf_printf(&head, "Authorization: Bearer %s\r\n", client_key(c));
 	buf_append_z(&head, "\r\n");

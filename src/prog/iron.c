@@ -10,7 +10,8 @@
 
 static int unknown(int argc, char **argv)
 {
-	bool group = command_is_group(argv[0]), asked = group && argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
+	bool group = command_is_group(argv[0]),
+	     asked = group && argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
 	_cleanup_free_ char *typed = group && argc > 1 ? xasprintf("%s %s", argv[0], argv[1]) : xstrdup(argv[0]);
 	const char *nearest = command_nearest(typed);
 
@@ -50,8 +51,8 @@ static struct arg_option *all_options(const struct command *c)
 static int check_words(const struct command *c, const struct args *a, struct error *reterr)
 {
 	if (a->n_words < c->min_words || a->n_words > c->max_words || (a->rest && !(c->flags & TAKES_REST)))
-		return error_set(reterr, -EINVAL, "usage: iron %s%s%s; `iron %s --help` has examples", c->name, *c->words ? " " : "",
-				 c->words, c->name);
+		return error_set(reterr, -EINVAL, "usage: iron %s%s%s; `iron %s --help` has examples", c->name,
+		                 *c->words ? " " : "", c->words, c->name);
 	for (size_t i = 0; i < a->n_words; i++)
 		if (!*a->words[i])
 			return error_set(reterr, -EINVAL, "a name is empty; is a variable unset?");
