@@ -317,9 +317,10 @@ def test_an_image_that_does_not_boot_is_not_listed(state, tmp_path):
         shutil.rmtree(libexec)
 
 
-def test_there_are_two_recipes(state):
-    done = build(state, "../base", check=False)
-    assert done.returncode == 1 and "there is no recipe" in done.stderr
+def test_a_name_is_one_of_two_and_a_path_a_file(state):
+    for what, words in (("bose", "there is no recipe"), ("../base", "../base: No such file"), ("/dev/null", "is not a file")):
+        done = build(state, what, check=False)
+        assert done.returncode == 1 and words in done.stderr, done.stderr
 
 
 # --- the accelerator ---
