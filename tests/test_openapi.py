@@ -97,6 +97,11 @@ def strict(description, ids):
             node["schema"] = {"type": "string", "pattern": node["schema"]["pattern"], "enum": ids[node["name"]]}
 
     walk(description["paths"], visit)
+    # the machine that commands and files are tried in stays up
+    for path, method in [("/vms/{id}", "delete"), ("/vms/{id}/stop", "post")]:
+        for parameter in description["paths"][path][method]["parameters"]:
+            if parameter["in"] == "path":
+                parameter["schema"]["enum"] = ids["id"][1:]
     return description
 
 

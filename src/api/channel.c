@@ -303,7 +303,7 @@ static enum api_code error_code(struct str code)
 		{"exists", CODE_VALIDATION_ERROR},	      {"not_empty", CODE_VALIDATION_ERROR},
 		{"denied", CODE_VALIDATION_ERROR},	      {"no_room", CODE_NO_ROOM},
 		{"bad_path", CODE_VALIDATION_ERROR},	      {"unsafe", CODE_VALIDATION_ERROR},
-		{"bad_archive", CODE_VALIDATION_ERROR},
+		{"bad_archive", CODE_VALIDATION_ERROR},	      {"ended", CODE_VALIDATION_ERROR},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
