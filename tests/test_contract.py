@@ -66,7 +66,7 @@ def test_a_key_is_revoked_by_its_name_when_one_has_it(iron):
         iron.call("POST", "/keys", {"name": name, "scopes": ["vm:read"]}, status=201)
     assert b"once revoked" in iron.iron("keys", "revoke", "once").stdout
     assert iron.call("GET", "/keys?name=once") == []
-    for name, says in (("once", b"there is no key 'once'"), ("twice", b"2 keys are named 'twice'")):
+    for name, says in (("once", b"there is no key 'once'"), ("twice", b"2 are named 'twice'")):
         done = iron.iron("keys", "revoke", name)
         assert done.returncode == 1 and says in done.stderr
     assert len(iron.call("GET", "/keys?name=twice")) == 2
