@@ -38,8 +38,7 @@ def test_a_vm_from_first_to_last(iron):
     assert done.returncode == 1 and b"iron destroy --force third" in done.stderr
     assert iron.ok("destroy", "--force", "third") == "third destroyed\n"
     assert "third" not in iron.ok("list") and "third" in iron.ok("list", "--all")
-    sessions = json.loads(iron.ok("sessions", vm_id, "--json"))
-    assert len(sessions) == 2 and all(s["ended_at"] for s in sessions)
+    wait_for("both sessions to have ended", lambda: [bool(s["ended_at"]) for s in json.loads(iron.ok("sessions", vm_id, "--json"))] == [True, True])
     assert iron.iron("wait", vm_id, "--for", "destroyed").returncode == 0
 
 
@@ -90,8 +89,9 @@ def test_ctrl_c_reaches_the_guest(iron):
     assert "caught" in t.wait() and t.code == 33
     t = Terminal(80, [IRON, "exec", "-t", "demo", "--", "sh"], env(iron))
     t.until(b"$ ")
-    t.type(b"stty size; sleep 99\r")
+    t.type(b"stty size; sh -c \"echo u''p; exec sleep 99\"\r")
     t.until(b"24 80")
+    t.until(b"up")  # it is in the foreground now: between two commands Ctrl-C is nobody's
     t.type(b"\x03")
     t.type(b"echo st''ill; exit 4\r")
     assert "still" in t.wait() and t.code == 4
