@@ -213,6 +213,13 @@ def read_all(s, silence=1.0):
         out += piece
 
 
+def stands_still(value, seconds=0.7):
+    """Whether the value was the same all that time: back pressure has reached what makes it grow."""
+    a = value()
+    time.sleep(seconds)
+    return a == value()
+
+
 def vm_row(**values):
     row = dict(id=0x1234567, name="demo", status="running", status_detail="ready", image="mini", generation=1, vcpus=1,
                memory_mib=256, disk_gib=4, created_at=1700000000000, updated_at=1700000000000)

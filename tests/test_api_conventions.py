@@ -65,7 +65,8 @@ def test_every_operation_reaches_control_under_its_own_number(api, name, method,
 
 
 @pytest.mark.parametrize("path", ["", "/", "/nothing", "/vms/", "//vms", "/vms//exec", f"/vms/{VM}/", f"/vms/{VM}/nothing",
-                                  f"/vms/{VM}/exec/", "/VMS", "/vms%2f", "/secrets", "/snapshots", "/env",
+                                  f"/vms/{VM}/exec/", "/VMS", "/vms%2f", "/secrets", "/secrets/x", "/snapshots", "/env", f"/vms/{VM}/snapshots",
+                                  f"/vms/{VM}/fork", f"/vms/{VM}/restore", f"/vms/{VM}/secrets", f"/vms/{VM}/ssh",
                                   f"/vms/{VM}/files/", f"/vms/{VM}/execs/", "/egress/presets", "/vms;x"])
 def test_unknown_paths_are_404(api, path):
     error(api.call("GET", path), 404, "not_found")

@@ -14,7 +14,7 @@ import pytest
 import websocket
 
 import wire
-from api_lab import KEY, Api, answer_vm, read_all
+from api_lab import KEY, Api, answer_vm, read_all, stands_still
 from harness import wait_for
 
 VM = "vm_00000000000h1"
@@ -419,12 +419,6 @@ def test_back_pressure_towards_the_client(plain):
     s.close()
     g.join()
     assert len(data) > len(sent) * 32768 and b'"exit_code":0' in data
-
-
-def stands_still(value):
-    a = value()
-    time.sleep(0.7)
-    return a == value()
 
 
 def test_back_pressure_towards_the_vm(plain):

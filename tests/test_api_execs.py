@@ -10,7 +10,7 @@ import time
 import pytest
 import websocket
 
-from api_lab import KEY, Api, answer_vm
+from api_lab import KEY, Api, answer_vm, stands_still
 from harness import wait_for
 from stream_lab import End, VM
 
@@ -128,18 +128,12 @@ def test_a_client_that_does_not_read_holds_the_command_back(api):
     body = b'{"argv":["a"]}'
     s.sendall(f"POST /v1{EXEC} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nAccept: text/event-stream\r\n"
               f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-    wait_for("it to stand still", lambda: len(sent) > 4 and stands_still(sent))
+    wait_for("it to stand still", lambda: len(sent) > 4 and stands_still(lambda: len(sent)))
     enough.set()
     found = events(api.read_answer(s).body)
     s.close()
     e.join()
     assert len(output(found, "stdout")) == len(sent) * 32768 and found[-1][0] == "exit"
-
-
-def stands_still(sent):
-    n = len(sent)
-    time.sleep(0.6)
-    return n == len(sent)
 
 
 # --- detached ---

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from api_lab import KEY, Api, read_all
+from api_lab import KEY, Api, read_all, stands_still
 from harness import wait_for
 from stream_lab import End, FILE_OPS, VM
 
@@ -355,7 +355,7 @@ def test_back_pressure_towards_the_client(plain):
     before = rss_kib(plain)
     s = plain.connect()
     s.sendall(head("GET", FILES + "?path=x"))
-    wait_for("it to stand still", lambda: sent and stands_still(sent))
+    wait_for("it to stand still", lambda: sent and stands_still(lambda: len(sent)))
     assert len(sent) * 32768 < 24 << 20 and rss_kib(plain) - before < 2048
     assert plain.call("GET", "/healthz").status == 200
     s.settimeout(30)
@@ -363,12 +363,6 @@ def test_back_pressure_towards_the_client(plain):
     s.close()
     e.join()
     assert rss_kib(plain) - before < 4096
-
-
-def stands_still(sent):
-    n = len(sent)
-    time.sleep(0.6)
-    return n == len(sent)
 
 
 def test_at_most_64_at_a_time(api):

@@ -22,6 +22,8 @@ NOT_DELIVERED = [
     re.compile(r"^/v1/secrets(/|\?|$)"),
     re.compile(r"^/v1/auth/device/"),
 ]
+# So many of the recorded calls are these and the log-in's: 11 of ssh, 32 of secrets, 7 of the log-in.
+MISSING_CALLS = 50
 # Needs the token of a log-in, which is not delivered.
 NEEDS_LOGIN = {"list (with the token of login)"}
 # Answered otherwise than the recording asks for, on purpose: docs/COMPAT.md says why.
@@ -179,7 +181,7 @@ def test_every_recorded_call(iron):
             for name, path in needs.get("saves", {}).items():
                 variables[name] = str(field(json.loads(data), path))
     assert not surprises, "\n".join(surprises)
-    assert len(missing) < 70
+    assert len(missing) == MISSING_CALLS, "\n".join(missing)
     # all of the rest was really asked
     assert {"vm_id", "vm2_id", "vm3_id", "rule_id", "cursor"} <= variables.keys()
 
