@@ -191,19 +191,19 @@ static int run_whoami(struct context *c)
 
 static const struct arg_option none[] = {{0}};
 static const struct arg_option key_options[] = {
-        {"scope", 0, "vm:read|vm:run|vm:admin|egress:read|egress:write|secrets:write|audit:read|snapshots|keys|admin",
-         "what it may do; may be repeated"},
-        {"days", 0, "N", "it expires after this many days"},
-        {0}};
+	{"scope", 0, "vm:read|vm:run|vm:admin|egress:read|egress:write|secrets:write|audit:read|snapshots|keys|admin",
+	 "what it may do; may be repeated"},
+	{"days", 0, "N", "it expires after this many days"},
+	{0}};
 
 const struct command admin_commands[] = {
-        {"keys list", "", "list keys", NULL, "iron keys list\n", none, 0, 0, 0, run_keys_list},
-        {"keys create", "NAME", "make a key; it is shown once", NULL,
-         "iron keys create ci --scope vm:read --scope vm:run --days 90\n", key_options, 1, 1, 0, run_keys_create},
-        {"keys revoke", "KEY", "end a key, by its id or name", NULL,
-         "iron keys revoke ci\niron keys revoke key_0c3n9m5k2r7tq\n", none, 1, 1, 0, run_keys_revoke},
-        {"host", "", "the host: accelerator, isolation, roles, room", NULL, "iron host\niron host --json\n", none, 0, 0,
-         0, run_host},
-        {"whoami", "", "whose key this is, and what it may do", NULL, "iron whoami\n", none, 0, 0, 0, run_whoami},
-        {0},
+	{"keys list", "", "list keys", NULL, "iron keys list\n", none, 0, 0, 0, run_keys_list},
+	{"keys create", "NAME", "make a key; it is shown once", NULL,
+	 "iron keys create ci --scope vm:read --scope vm:run --days 90\n", key_options, 1, 1, 0, run_keys_create},
+	{"keys revoke", "KEY", "end a key, by its id or name", NULL,
+	 "iron keys revoke ci\niron keys revoke key_0c3n9m5k2r7tq\n", none, 1, 1, 0, run_keys_revoke},
+	{"host", "", "the host: accelerator, isolation, roles, room", NULL, "iron host\niron host --json\n", none, 0, 0,
+	 0, run_host},
+	{"whoami", "", "whose key this is, and what it may do", NULL, "iron whoami\n", none, 0, 0, 0, run_whoami},
+	{0},
 };

@@ -47,7 +47,7 @@ static int take(struct args *a, const struct arg_option *o, const char *value, s
 
 /* -abc: letters that take no value, and a last one that may. *ret_last is that one, *ret_value what follows it. */
 static int parse_letters(const struct arg_option *options, const char *word, struct args *a,
-                         const struct arg_option **ret_last, const char **ret_value, struct error *reterr)
+			 const struct arg_option **ret_last, const char **ret_value, struct error *reterr)
 {
 	for (const char *p = word + 1;; p++) {
 		const struct arg_option *o = find_short(options, *p);
@@ -67,7 +67,7 @@ static int parse_letters(const struct arg_option *options, const char *word, str
 
 /* One word that begins with a dash; *i is moved when its value is the next word. */
 static int parse_option(const struct arg_option *options, int argc, char *const *argv, int *i, struct args *a,
-                        struct error *reterr)
+			struct error *reterr)
 {
 	const char *word = argv[*i], *value = NULL;
 	const struct arg_option *o = NULL;

@@ -386,36 +386,36 @@ static int run_summary(struct context *c)
 		"limit", 'n', "N", "the newest this many (50)"                                                         \
 	}
 static const struct arg_option egress_options[] = {
-        FOLLOW_OPTIONS,
-        SPAN_OPTIONS,
-        {"verdict", 0, "allowed|denied|warn|blocked", "denied: with warn; blocked: what did not pass"},
-        {"allowed", 0, "true|false", "whether it passed"},
-        {"host", 0, "HOST", "exactly this name or address"},
-        {"cidr", 0, "CIDR", "of the rule that decided"},
-        {"protocol", 0, "http|tls|tcp|udp|dns|icmp|other", "dns is shown only when asked for"},
-        {"mode", 0, "enforce|warn", "the mode in force then"},
-        {0}};
+	FOLLOW_OPTIONS,
+	SPAN_OPTIONS,
+	{"verdict", 0, "allowed|denied|warn|blocked", "denied: with warn; blocked: what did not pass"},
+	{"allowed", 0, "true|false", "whether it passed"},
+	{"host", 0, "HOST", "exactly this name or address"},
+	{"cidr", 0, "CIDR", "of the rule that decided"},
+	{"protocol", 0, "http|tls|tcp|udp|dns|icmp|other", "dns is shown only when asked for"},
+	{"mode", 0, "enforce|warn", "the mode in force then"},
+	{0}};
 static const struct arg_option events_options[] = {
-        FOLLOW_OPTIONS,
-        SPAN_OPTIONS,
-        {"kind", 0, "KIND", "api, exec, files, vm, key, rule, policy, image, daemon …"},
-        {"key", 0, "KEY", "only what was done with this key, by id or name"},
-        {0}};
+	FOLLOW_OPTIONS,
+	SPAN_OPTIONS,
+	{"kind", 0, "KIND", "api, exec, files, vm, key, rule, policy, image, daemon …"},
+	{"key", 0, "KEY", "only what was done with this key, by id or name"},
+	{0}};
 static const struct arg_option summary_options[] = {
-        SPAN_OPTIONS, {"format", 0, "table|markdown|json", "how (table)"}, {0}};
+	SPAN_OPTIONS, {"format", 0, "table|markdown|json", "how (table)"}, {0}};
 
 const struct command audit_commands[] = {
-        {"audit egress", "", "what left, or tried to", "With --follow --json, one object a line.\n",
-         "iron audit egress --follow\niron audit egress --vm demo --verdict denied --since 1h\niron audit egress "
-         "--host api.example.com --json\n",
-         egress_options, 0, 0, 0, run_egress},
-        {"audit events", "", "everything else on record: API calls, commands, files, keys, policy, daemons",
-         "With --follow --json, one object a line. --follow without --kind leaves out that\n"
-         "this key reads the record: each look would show the one before.\n",
-         "iron audit events --since 1d\niron audit events --kind exec --vm demo --follow\niron audit events --key ci\n",
-         events_options, 0, 0, 0, run_events},
-        {"audit summary", "", "what left, or tried to, by host", NULL,
-         "iron audit summary --since 1d\niron audit summary --vm demo --format markdown\n", summary_options, 0, 0, 0,
-         run_summary},
-        {0},
+	{"audit egress", "", "what left, or tried to", "With --follow --json, one object a line.\n",
+	 "iron audit egress --follow\niron audit egress --vm demo --verdict denied --since 1h\niron audit egress "
+	 "--host api.example.com --json\n",
+	 egress_options, 0, 0, 0, run_egress},
+	{"audit events", "", "everything else on record: API calls, commands, files, keys, policy, daemons",
+	 "With --follow --json, one object a line. --follow without --kind leaves out that\n"
+	 "this key reads the record: each look would show the one before.\n",
+	 "iron audit events --since 1d\niron audit events --kind exec --vm demo --follow\niron audit events --key ci\n",
+	 events_options, 0, 0, 0, run_events},
+	{"audit summary", "", "what left, or tried to, by host", NULL,
+	 "iron audit summary --since 1d\niron audit summary --vm demo --format markdown\n", summary_options, 0, 0, 0,
+	 run_summary},
+	{0},
 };

@@ -214,7 +214,7 @@ long client_timeout_s(const struct client *c)
 }
 
 int client_call(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret,
-                struct error *reterr)
+		struct error *reterr)
 {
 	_cleanup_(buf_finish) struct buf answer = BUF_MAX(ANSWER_MAX);
 	_cleanup_free_ char *url = client_url(c, path);
@@ -300,7 +300,7 @@ static int pause_for(struct client *c, long seconds)
 }
 
 int client_ask(struct client *c, const char *method, const char *path, json_t *body, struct reply *ret,
-               struct error *reterr)
+	       struct error *reterr)
 {
 	_cleanup_(reply_finish) struct reply reply = {0};
 

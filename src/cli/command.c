@@ -121,7 +121,7 @@ char *vm_path(struct context *c, const char *name, const char *suffix)
 }
 
 int resolve_named(struct context *c, const char *path, const char *prefix, const char *what, const char *where,
-                  const char *name, char **ret)
+		  const char *name, char **ret)
 {
 	const json_t *item, *found = NULL;
 	json_t *data = NULL;

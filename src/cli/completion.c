@@ -62,7 +62,7 @@ static bool takes(const struct command *c, const struct arg_option *common)
 
 /* f for each option of a command and then each common one. */
 static void each_option(FILE *to, const struct command *c,
-                        void (*f)(FILE *, const struct command *, const struct arg_option *))
+			void (*f)(FILE *, const struct command *, const struct arg_option *))
 {
 	for (const struct arg_option *o = c->options; o->name; o++)
 		f(to, c, o);

@@ -222,22 +222,22 @@ static int run_cp(struct context *c)
 }
 
 static const struct arg_option options[] = {
-        {"recursive", 'r', NULL, "directories with what is below them"},
-        {"user", 'u', "USER", "in whose name, and with whose rights, in the VM (agent)"},
-        {"parents", 'p', NULL, "make the directories that are missing in the VM"},
-        {0}};
+	{"recursive", 'r', NULL, "directories with what is below them"},
+	{"user", 'u', "USER", "in whose name, and with whose rights, in the VM (agent)"},
+	{"parents", 'p', NULL, "make the directories that are missing in the VM"},
+	{0}};
 
 const struct command file_commands[] = {
-        {"cp", "SRC DST", "copy files between this machine and a VM",
-         "One side is VM:PATH; a relative PATH is below the user's home, and none is the\n"
-         "home itself. A directory as DST takes SRC by its own name. - is standard input\n"
-         "or output. Modes are kept; a file appears under its name once it is complete.\n"
-         "DIR/. stands for what is in DIR. What a VM sends is not trusted: names that are\n"
-         "empty, . or .., or hold / or control bytes, links that lead out of DST, and\n"
-         "devices are refused, and no link is followed.\n",
-         "iron cp report.pdf demo:\niron cp demo:/var/log/syslog .\niron cp -r src demo:/srv/app\niron cp -r "
-         "demo:out/. ./out\n"
-         "tar c . | iron cp - demo:backup.tar\niron cp demo:data.csv - | head\n",
-         options, 2, 2, 0, run_cp},
-        {0},
+	{"cp", "SRC DST", "copy files between this machine and a VM",
+	 "One side is VM:PATH; a relative PATH is below the user's home, and none is the\n"
+	 "home itself. A directory as DST takes SRC by its own name. - is standard input\n"
+	 "or output. Modes are kept; a file appears under its name once it is complete.\n"
+	 "DIR/. stands for what is in DIR. What a VM sends is not trusted: names that are\n"
+	 "empty, . or .., or hold / or control bytes, links that lead out of DST, and\n"
+	 "devices are refused, and no link is followed.\n",
+	 "iron cp report.pdf demo:\niron cp demo:/var/log/syslog .\niron cp -r src demo:/srv/app\niron cp -r "
+	 "demo:out/. ./out\n"
+	 "tar c . | iron cp - demo:backup.tar\niron cp demo:data.csv - | head\n",
+	 options, 2, 2, 0, run_cp},
+	{0},
 };

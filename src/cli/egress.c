@@ -348,51 +348,51 @@ static int run_explain(struct context *c)
 		"vm", 0, "VM", about                                                                                   \
 	}
 static const struct arg_option add_options[] = {
-        {"host", 0, "HOST", "a name, *.NAME (what is below it, and it), * or an address"},
-        {"cidr", 0, "CIDR", "or a range of addresses"},
-        {"port", 'p', "N", "may be repeated (names: 80 and 443; addresses: every TCP port)"},
-        {"method", 0, "METHOD", "only this HTTP method; may be repeated"},
-        {"path", 0, "GLOB", "only this path (/x/* is /x and all below it); may be repeated"},
-        {"tls", 0, "intercept|passthrough", "look inside (names), or let bytes through as they are (addresses)"},
-        {"deny", 0, NULL, "refuse instead; a deny always wins"},
-        {"address", 0, "CIDR", "a private range that this name may resolve to; may be repeated"},
-        {"name", 0, "NAME", "what to call the rule"},
-        {"comment", 0, "TEXT", "why it is there"},
-        VM_OPTION("for this VM only"),
-        {0}};
+	{"host", 0, "HOST", "a name, *.NAME (what is below it, and it), * or an address"},
+	{"cidr", 0, "CIDR", "or a range of addresses"},
+	{"port", 'p', "N", "may be repeated (names: 80 and 443; addresses: every TCP port)"},
+	{"method", 0, "METHOD", "only this HTTP method; may be repeated"},
+	{"path", 0, "GLOB", "only this path (/x/* is /x and all below it); may be repeated"},
+	{"tls", 0, "intercept|passthrough", "look inside (names), or let bytes through as they are (addresses)"},
+	{"deny", 0, NULL, "refuse instead; a deny always wins"},
+	{"address", 0, "CIDR", "a private range that this name may resolve to; may be repeated"},
+	{"name", 0, "NAME", "what to call the rule"},
+	{"comment", 0, "TEXT", "why it is there"},
+	VM_OPTION("for this VM only"),
+	{0}};
 static const struct arg_option remove_options[] = {VM_OPTION("a rule of this VM's own"), {0}};
 static const struct arg_option list_options[] = {VM_OPTION("this VM's own rules"),
-                                                 {"host", 0, "HOST", "only rules for this"},
-                                                 {"cidr", 0, "CIDR", "only rules for this"},
-                                                 {"name", 0, "NAME", "only the one of this name"},
-                                                 {0}};
+						 {"host", 0, "HOST", "only rules for this"},
+						 {"cidr", 0, "CIDR", "only rules for this"},
+						 {"name", 0, "NAME", "only the one of this name"},
+						 {0}};
 static const struct arg_option mode_options[] = {VM_OPTION("for this VM; inherit follows the workspace again"), {0}};
 static const struct arg_option explain_options[] = {VM_OPTION("whose request it would be"),
-                                                    {"port", 'p', "N", "443, or 80 for http://"},
-                                                    {"method", 0, "METHOD", "GET"},
-                                                    {"path", 0, "PATH", "/"},
-                                                    {"protocol", 0, "http|tls|tcp", "as what it is judged"},
-                                                    {0}};
+						    {"port", 'p', "N", "443, or 80 for http://"},
+						    {"method", 0, "METHOD", "GET"},
+						    {"path", 0, "PATH", "/"},
+						    {"protocol", 0, "http|tls|tcp", "as what it is judged"},
+						    {0}};
 
 const struct command egress_commands[] = {
-        {"egress add", "--host HOST | --cidr CIDR", "add a rule about what may leave", NULL,
-         "iron egress add --host api.example.com\niron egress add --host '*.example.com' --vm demo\n"
-         "iron egress add --host git.example.com --port 22 --tls passthrough\niron egress add --cidr 192.0.2.0/24 "
-         "--deny --comment 'not ours'\n",
-         add_options, 0, 0, 0, run_add},
-        {"egress remove", "RULE…", "remove rules, by id or name", NULL,
-         "iron egress remove egr_0c3n9m5k2r7tq\niron egress remove npm --vm demo\n", remove_options, 1, WORDS_MAX, 0,
-         run_remove},
-        {"egress list", "", "list rules", NULL, "iron egress list\niron egress list --vm demo --json\n", list_options,
-         0, 0, 0, run_list},
-        {"egress mode", "[enforce | warn | inherit]", "show or set what happens to what no rule allows",
-         "enforce stops it; warn lets it pass and puts it on record.\n",
-         "iron egress mode\niron egress mode warn --vm demo\n", mode_options, 0, 1, 0, run_mode},
-        {"egress explain", "TARGET", "what a VM's request would meet, and which rule decides; nothing is sent",
-         "TARGET is a URL, a host, or HOST:PORT.\n",
-         "iron egress explain --vm demo https://api.example.com/v1/models\niron egress explain --vm demo "
-         "git.example.com:22\n"
-         "iron egress explain --vm demo api.example.com --method DELETE --path /v1/files/1\n",
-         explain_options, 1, 1, 0, run_explain},
-        {0},
+	{"egress add", "--host HOST | --cidr CIDR", "add a rule about what may leave", NULL,
+	 "iron egress add --host api.example.com\niron egress add --host '*.example.com' --vm demo\n"
+	 "iron egress add --host git.example.com --port 22 --tls passthrough\niron egress add --cidr 192.0.2.0/24 "
+	 "--deny --comment 'not ours'\n",
+	 add_options, 0, 0, 0, run_add},
+	{"egress remove", "RULE…", "remove rules, by id or name", NULL,
+	 "iron egress remove egr_0c3n9m5k2r7tq\niron egress remove npm --vm demo\n", remove_options, 1, WORDS_MAX, 0,
+	 run_remove},
+	{"egress list", "", "list rules", NULL, "iron egress list\niron egress list --vm demo --json\n", list_options,
+	 0, 0, 0, run_list},
+	{"egress mode", "[enforce | warn | inherit]", "show or set what happens to what no rule allows",
+	 "enforce stops it; warn lets it pass and puts it on record.\n",
+	 "iron egress mode\niron egress mode warn --vm demo\n", mode_options, 0, 1, 0, run_mode},
+	{"egress explain", "TARGET", "what a VM's request would meet, and which rule decides; nothing is sent",
+	 "TARGET is a URL, a host, or HOST:PORT.\n",
+	 "iron egress explain --vm demo https://api.example.com/v1/models\niron egress explain --vm demo "
+	 "git.example.com:22\n"
+	 "iron egress explain --vm demo api.example.com --method DELETE --path /v1/files/1\n",
+	 explain_options, 1, 1, 0, run_explain},
+	{0},
 };

@@ -125,43 +125,43 @@ static int run_exec(struct context *c)
 }
 
 static const struct arg_option exec_options[] = {
-        {"tty", 't', NULL, "with a terminal"},
-        {"detach", 'd', NULL, "let it run on; prints its id, for ps, logs, attach and kill"},
-        EXEC_OPTIONS,
-        {"no-stdin", 0, NULL, "do not send standard input"},
-        {0}};
+	{"tty", 't', NULL, "with a terminal"},
+	{"detach", 'd', NULL, "let it run on; prints its id, for ps, logs, attach and kill"},
+	EXEC_OPTIONS,
+	{"no-stdin", 0, NULL, "do not send standard input"},
+	{0}};
 
 #define CODES                                                                                                          \
 	"Exit code: the command's own (128 + N when signal N ended it); 124 when\n--timeout did; 125 when it could "   \
 	"not be run, or the connection to it was lost.\n"
 
 const struct command exec_commands[] = {
-        {"exec", "VM -- COMMAND…", "run a command in a VM; its exit code is this one's",
-         "Standard input, output and error are the command's. Ctrl-C, SIGTERM, SIGHUP and\n"
-         "SIGQUIT go to it as signals; the third Ctrl-C within five seconds hangs up.\n"
-         "With -t keys go to it as they are, and after a newline ~. hangs up.\n"
-         "With --json, one document: exit_code, stdout, stderr (1 MiB each).\n\n" CODES,
-         "iron exec demo -- git --version\niron exec -t demo -- bash\niron exec demo -w /srv -e CI=1 -- make -j4\n"
-         "tar c src | iron exec demo -- tar x -C /tmp\nid=$(iron exec -d demo -- make world) && iron logs -f demo "
-         "$id\n",
-         exec_options, 1, 1, TAKES_REST | RUNS, run_exec},
-        {"ps", "VM", "list what runs in a VM by exec, and what ran last",
-         "A VM keeps what runs and the last 64 that ended.\n", "iron ps demo\niron ps demo --running -q\n", ps_options,
-         1, 1, 0, run_ps},
-        {"attach", "VM EXEC", "join a command that runs detached; its exit code is this one's",
-         "What it wrote lately is shown first. With a terminal of its own, keys go to it\n"
-         "as they are, and after a newline ~. leaves; else Ctrl-C leaves. It runs on.\n\n" CODES,
-         "iron attach demo exec_0c3n9m5k2r7tq\niron attach demo make --no-stdin\n", attach_options, 2, 2, RUNS | BYTES,
-         run_attach},
-        {"logs", "VM EXEC", "print what a command wrote: the last 8 MiB are kept", NULL,
-         "iron logs demo exec_0c3n9m5k2r7tq\niron logs -f demo make\n", logs_options, 2, 2, 0, run_logs},
-        {"kill", "VM EXEC", "send a signal to a command that runs detached", NULL,
-         "iron kill demo make\niron kill demo exec_0c3n9m5k2r7tq -s HUP\niron kill demo make --remove\n", kill_options,
-         2, 2, 0, run_kill},
-        {"run", "-- COMMAND…", "run a command in a VM of its own, which is destroyed behind it",
-         "The VM is destroyed however the command ends, also on Ctrl-C.\n\n" CODES,
-         "iron run -- sh -c 'git clone https://git.example.com/x && make -C x'\niron run --image base --out "
-         "out/report.html --out 'log:run.log' -- ./report\n",
-         run_options, 0, 0, TAKES_REST | RUNS | BYTES, run_run},
-        {0},
+	{"exec", "VM -- COMMAND…", "run a command in a VM; its exit code is this one's",
+	 "Standard input, output and error are the command's. Ctrl-C, SIGTERM, SIGHUP and\n"
+	 "SIGQUIT go to it as signals; the third Ctrl-C within five seconds hangs up.\n"
+	 "With -t keys go to it as they are, and after a newline ~. hangs up.\n"
+	 "With --json, one document: exit_code, stdout, stderr (1 MiB each).\n\n" CODES,
+	 "iron exec demo -- git --version\niron exec -t demo -- bash\niron exec demo -w /srv -e CI=1 -- make -j4\n"
+	 "tar c src | iron exec demo -- tar x -C /tmp\nid=$(iron exec -d demo -- make world) && iron logs -f demo "
+	 "$id\n",
+	 exec_options, 1, 1, TAKES_REST | RUNS, run_exec},
+	{"ps", "VM", "list what runs in a VM by exec, and what ran last",
+	 "A VM keeps what runs and the last 64 that ended.\n", "iron ps demo\niron ps demo --running -q\n", ps_options,
+	 1, 1, 0, run_ps},
+	{"attach", "VM EXEC", "join a command that runs detached; its exit code is this one's",
+	 "What it wrote lately is shown first. With a terminal of its own, keys go to it\n"
+	 "as they are, and after a newline ~. leaves; else Ctrl-C leaves. It runs on.\n\n" CODES,
+	 "iron attach demo exec_0c3n9m5k2r7tq\niron attach demo make --no-stdin\n", attach_options, 2, 2, RUNS | BYTES,
+	 run_attach},
+	{"logs", "VM EXEC", "print what a command wrote: the last 8 MiB are kept", NULL,
+	 "iron logs demo exec_0c3n9m5k2r7tq\niron logs -f demo make\n", logs_options, 2, 2, 0, run_logs},
+	{"kill", "VM EXEC", "send a signal to a command that runs detached", NULL,
+	 "iron kill demo make\niron kill demo exec_0c3n9m5k2r7tq -s HUP\niron kill demo make --remove\n", kill_options,
+	 2, 2, 0, run_kill},
+	{"run", "-- COMMAND…", "run a command in a VM of its own, which is destroyed behind it",
+	 "The VM is destroyed however the command ends, also on Ctrl-C.\n\n" CODES,
+	 "iron run -- sh -c 'git clone https://git.example.com/x && make -C x'\niron run --image base --out "
+	 "out/report.html --out 'log:run.log' -- ./report\n",
+	 run_options, 0, 0, TAKES_REST | RUNS | BYTES, run_run},
+	{0},
 };

@@ -332,7 +332,7 @@ int run_kill(struct context *c)
 const struct arg_option ps_options[] = {{"running", 0, NULL, "only what still runs"}, {0}};
 const struct arg_option attach_options[] = {{"no-stdin", 0, NULL, "only watch"}, {0}};
 const struct arg_option logs_options[] = {{"follow", 'f', NULL, "go on until it ends, also over a restart of the API"},
-                                          {0}};
+					  {0}};
 const struct arg_option kill_options[] = {{"signal", 's', "SIGNAL", "by name or number (TERM)"},
-                                          {"remove", 0, NULL, "kill it, and forget it and its output"},
-                                          {0}};
+					  {"remove", 0, NULL, "kill it, and forget it and its output"},
+					  {0}};

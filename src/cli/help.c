@@ -8,25 +8,25 @@
 #define NAME_COLUMNS ((size_t)28)
 
 const struct arg_option common_options[] = {
-        {"json", 0, NULL, "one JSON document on standard output, the API's own objects"},
-        {"quiet", 'q', NULL, "no progress and no \"done\"; a list is bare names"},
-        {"wide", 0, NULL, "do not cut tables to the window"},
-        {"help", 'h', NULL, "this"},
-        {"api-url", 0, "URL", "the API, instead of IRON_API_URL and the configuration file"},
-        {"api-key", 0, "KEY", "the key, instead of IRON_API_KEY; other users of this machine can read it there"},
-        {0},
+	{"json", 0, NULL, "one JSON document on standard output, the API's own objects"},
+	{"quiet", 'q', NULL, "no progress and no \"done\"; a list is bare names"},
+	{"wide", 0, NULL, "do not cut tables to the window"},
+	{"help", 'h', NULL, "this"},
+	{"api-url", 0, "URL", "the API, instead of IRON_API_URL and the configuration file"},
+	{"api-key", 0, "KEY", "the key, instead of IRON_API_KEY; other users of this machine can read it there"},
+	{0},
 };
 
 const struct command_group command_groups[] = {
-        {"Virtual machines", vm_commands},
-        {"Commands in a VM", exec_commands},
-        {"Files", file_commands},
-        {"Egress", egress_commands},
-        {"The record", audit_commands},
-        {"Images", image_commands},
-        {"Keys and the host", admin_commands},
-        {"Help", help_commands},
-        {0},
+	{"Virtual machines", vm_commands},
+	{"Commands in a VM", exec_commands},
+	{"Files", file_commands},
+	{"Egress", egress_commands},
+	{"The record", audit_commands},
+	{"Images", image_commands},
+	{"Keys and the host", admin_commands},
+	{"Help", help_commands},
+	{0},
 };
 
 const struct command *command_find(int argc, char *const *argv, int *ret_used)
@@ -237,13 +237,13 @@ static int run_completion(struct context *c)
 static const struct arg_option none[] = {{0}};
 
 const struct command help_commands[] = {
-        {"help", "[COMMAND]", "list the commands, or explain one", NULL, "iron help\niron help egress add\n", none, 0,
-         2, OFFLINE | BYTES, run_help},
-        {"completion", "bash | zsh | fish", "print a script that completes iron's words in that shell",
-         "They are installed with iron, where the shells look for them; this is for a\n"
-         "shell that looks elsewhere.\n",
-         ". <(iron completion bash)\niron completion zsh >~/.zfunc/_iron\niron completion fish "
-         ">~/.config/fish/completions/iron.fish\n",
-         none, 1, 1, OFFLINE | BYTES, run_completion},
-        {0},
+	{"help", "[COMMAND]", "list the commands, or explain one", NULL, "iron help\niron help egress add\n", none, 0,
+	 2, OFFLINE | BYTES, run_help},
+	{"completion", "bash | zsh | fish", "print a script that completes iron's words in that shell",
+	 "They are installed with iron, where the shells look for them; this is for a\n"
+	 "shell that looks elsewhere.\n",
+	 ". <(iron completion bash)\niron completion zsh >~/.zfunc/_iron\niron completion fish "
+	 ">~/.config/fish/completions/iron.fish\n",
+	 none, 1, 1, OFFLINE | BYTES, run_completion},
+	{0},
 };

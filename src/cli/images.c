@@ -55,8 +55,8 @@ static int run_image_show(struct context *c)
 static const struct arg_option none[] = {{0}};
 
 const struct command image_commands[] = {
-        {"image list", "", "list images: age, size, and what each was made from", NULL,
-         "iron image list\niron image list --json\n", none, 0, 0, 0, run_image_list},
-        {"image show", "IMAGE", "show an image", NULL, "iron image show base\n", none, 1, 1, 0, run_image_show},
-        {0},
+	{"image list", "", "list images: age, size, and what each was made from", NULL,
+	 "iron image list\niron image list --json\n", none, 0, 0, 0, run_image_list},
+	{"image show", "IMAGE", "show an image", NULL, "iron image show base\n", none, 1, 1, 0, run_image_show},
+	{0},
 };

@@ -176,10 +176,10 @@ int run_run(struct context *c)
 }
 
 const struct arg_option run_options[] = {
-        VM_CREATE_OPTIONS,
-        {"out", 'o', "PATH[:HERE]",
-         "copy this out of the VM when the command has ended, into HERE (.); may be repeated"},
-        {"tty", 't', NULL, "with a terminal"},
-        EXEC_OPTIONS,
-        {"no-stdin", 0, NULL, "do not send standard input"},
-        {0}};
+	VM_CREATE_OPTIONS,
+	{"out", 'o', "PATH[:HERE]",
+	 "copy this out of the VM when the command has ended, into HERE (.); may be repeated"},
+	{"tty", 't', NULL, "with a terminal"},
+	EXEC_OPTIONS,
+	{"no-stdin", 0, NULL, "do not send standard input"},
+	{0}};

@@ -342,63 +342,63 @@ static const struct arg_option none[] = {{0}};
 		"timeout", 0, "S", "give up waiting after this many seconds (600); exit code 124"                      \
 	}
 static const struct arg_option create_options[] = {
-        VM_CREATE_OPTIONS,
-        {"key", 0, "FILE", "a public key that may log in over SSH"},
-        {"restart", 0, "never|always",
-         "what happens after the host was restarted: it stays stopped (never), or starts"},
-        {"async", 0, NULL, "do not wait until it takes commands"},
-        TIMEOUT_OPTION,
-        {0}};
+	VM_CREATE_OPTIONS,
+	{"key", 0, "FILE", "a public key that may log in over SSH"},
+	{"restart", 0, "never|always",
+	 "what happens after the host was restarted: it stays stopped (never), or starts"},
+	{"async", 0, NULL, "do not wait until it takes commands"},
+	TIMEOUT_OPTION,
+	{0}};
 static const struct arg_option list_options[] = {
-        {"status", 0, "pending|running|stopped|destroyed|failed", "only those"},
-        {"detail", 0, "DETAIL", "only those whose status_detail is this: ready, stopping, suspended …"},
-        {"label", 'l', "KEY=VALUE", "only those with this label"},
-        {"name", 0, "NAME", "only those of this name, also if destroyed"},
-        {"all", 'a', NULL, "also those that are destroyed"},
-        {"limit", 'n', "N", "at most this many (10000)"},
-        {"sort", 0, "created_at|updated_at|name", "by this; otherwise what is alive first, newest first"},
-        {"order", 0, "asc|desc", "which way"},
-        {0}};
+	{"status", 0, "pending|running|stopped|destroyed|failed", "only those"},
+	{"detail", 0, "DETAIL", "only those whose status_detail is this: ready, stopping, suspended …"},
+	{"label", 'l', "KEY=VALUE", "only those with this label"},
+	{"name", 0, "NAME", "only those of this name, also if destroyed"},
+	{"all", 'a', NULL, "also those that are destroyed"},
+	{"limit", 'n', "N", "at most this many (10000)"},
+	{"sort", 0, "created_at|updated_at|name", "by this; otherwise what is alive first, newest first"},
+	{"order", 0, "asc|desc", "which way"},
+	{0}};
 static const struct arg_option set_options[] = {
-        {"name", 0, "NAME", "another name"},
-        {"label", 'l', "KEY=VALUE", "set a label; may be repeated"},
-        {"remove-label", 0, "KEY", "take a label away; may be repeated"},
-        {"restart", 0, "never|always", "what happens after the host was restarted"},
-        {0}};
+	{"name", 0, "NAME", "another name"},
+	{"label", 'l', "KEY=VALUE", "set a label; may be repeated"},
+	{"remove-label", 0, "KEY", "take a label away; may be repeated"},
+	{"restart", 0, "never|always", "what happens after the host was restarted"},
+	{0}};
 static const struct arg_option act_options[] = {{"async", 0, NULL, "do not wait"}, TIMEOUT_OPTION, {0}};
 static const struct arg_option wait_options[] = {
-        {"for", 0, "ready|stopped|destroyed", "what to wait for (ready: it takes commands)"}, TIMEOUT_OPTION, {0}};
+	{"for", 0, "ready|stopped|destroyed", "what to wait for (ready: it takes commands)"}, TIMEOUT_OPTION, {0}};
 static const struct arg_option destroy_options[] = {
-        {"force", 'f', NULL, "also while it runs"}, {"label", 'l', "KEY=VALUE", "every VM with this label"}, {0}};
+	{"force", 'f', NULL, "also while it runs"}, {"label", 'l', "KEY=VALUE", "every VM with this label"}, {0}};
 
 const struct command vm_commands[] = {
-        {"create", "NAME", "create a VM and wait until it takes commands", NULL,
-         "iron create demo\niron create build-7 --cpus 4 --memory 8192 --label team=infra\nid=$(iron create demo "
-         "--async -q) && iron wait $id\n",
-         create_options, 1, 1, 0, run_create},
-        {"list", "", "list VMs", NULL,
-         "iron list\niron list --label team=infra --json\niron list -q --status stopped | xargs iron destroy\n",
-         list_options, 0, 0, 0, run_list},
-        {"show", "VM", "show a VM", NULL, "iron show demo\niron show demo --json\n", none, 1, 1, 0, run_show},
-        {"status", "VM", "the same as show", NULL, "iron status demo\n", none, 1, 1, 0, run_show},
-        {"set", "VM", "change a VM's name, labels or restart policy", NULL,
-         "iron set demo --name demo-2\niron set demo --label owner=ada --remove-label team\niron set demo --restart "
-         "always\n",
-         set_options, 1, 1, 0, run_set},
-        {"start", "VM", "start a stopped VM and wait until it takes commands", NULL, "iron start demo\n", act_options,
-         1, 1, 0, run_start},
-        {"stop", "VM", "stop a VM; its disk stays", NULL, "iron stop demo\n", act_options, 1, 1, 0, run_stop},
-        {"wait", "VM", "wait until a VM takes commands, or is stopped or destroyed", NULL,
-         "iron create demo --async && iron wait demo\niron wait demo --for stopped --timeout 30\n", wait_options, 1, 1,
-         0, run_wait},
-        {"destroy", "VM… | --label KEY=VALUE", "destroy VMs and their disks", NULL,
-         "iron destroy demo\niron destroy --force build-1 build-2\niron destroy --force --label team=infra\n",
-         destroy_options, 0, WORDS_MAX, 0, run_destroy},
-        {"console", "VM", "print the last 64 KiB of a VM's serial console", NULL,
-         "iron console demo\niron console demo >boot.log\n", none, 1, 1, 0, run_console},
-        {"stats", "VM", "what a VM uses: CPU, memory, disk, network", NULL, "iron stats demo\niron stats demo --json\n",
-         none, 1, 1, 0, run_stats},
-        {"sessions", "VM", "when a VM ran, and what it used", "A VM that is destroyed goes by its id here.\n",
-         "iron sessions demo\n", none, 1, 1, 0, run_sessions},
-        {0},
+	{"create", "NAME", "create a VM and wait until it takes commands", NULL,
+	 "iron create demo\niron create build-7 --cpus 4 --memory 8192 --label team=infra\nid=$(iron create demo "
+	 "--async -q) && iron wait $id\n",
+	 create_options, 1, 1, 0, run_create},
+	{"list", "", "list VMs", NULL,
+	 "iron list\niron list --label team=infra --json\niron list -q --status stopped | xargs iron destroy\n",
+	 list_options, 0, 0, 0, run_list},
+	{"show", "VM", "show a VM", NULL, "iron show demo\niron show demo --json\n", none, 1, 1, 0, run_show},
+	{"status", "VM", "the same as show", NULL, "iron status demo\n", none, 1, 1, 0, run_show},
+	{"set", "VM", "change a VM's name, labels or restart policy", NULL,
+	 "iron set demo --name demo-2\niron set demo --label owner=ada --remove-label team\niron set demo --restart "
+	 "always\n",
+	 set_options, 1, 1, 0, run_set},
+	{"start", "VM", "start a stopped VM and wait until it takes commands", NULL, "iron start demo\n", act_options,
+	 1, 1, 0, run_start},
+	{"stop", "VM", "stop a VM; its disk stays", NULL, "iron stop demo\n", act_options, 1, 1, 0, run_stop},
+	{"wait", "VM", "wait until a VM takes commands, or is stopped or destroyed", NULL,
+	 "iron create demo --async && iron wait demo\niron wait demo --for stopped --timeout 30\n", wait_options, 1, 1,
+	 0, run_wait},
+	{"destroy", "VM… | --label KEY=VALUE", "destroy VMs and their disks", NULL,
+	 "iron destroy demo\niron destroy --force build-1 build-2\niron destroy --force --label team=infra\n",
+	 destroy_options, 0, WORDS_MAX, 0, run_destroy},
+	{"console", "VM", "print the last 64 KiB of a VM's serial console", NULL,
+	 "iron console demo\niron console demo >boot.log\n", none, 1, 1, 0, run_console},
+	{"stats", "VM", "what a VM uses: CPU, memory, disk, network", NULL, "iron stats demo\niron stats demo --json\n",
+	 none, 1, 1, 0, run_stats},
+	{"sessions", "VM", "when a VM ran, and what it used", "A VM that is destroyed goes by its id here.\n",
+	 "iron sessions demo\n", none, 1, 1, 0, run_sessions},
+	{0},
 };

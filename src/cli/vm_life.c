@@ -103,7 +103,7 @@ static int wait_and_say(struct context *c, const char *id, const char *detail, s
 
 /* A call that the wait's own progress already counts. */
 static int ask_with_progress(struct context *c, const char *method, const char *path, json_t *body, struct progress *p,
-                             struct reply *ret)
+			     struct reply *ret)
 {
 	struct waited w = {.c = c, .progress = p};
 

@@ -508,7 +508,7 @@ static enum http1_result read_response_framing(struct http1_response *res, const
 }
 
 static enum http1_result read_response(struct str raw, const struct http1_response_opts *opts,
-                                       struct http1_response *res)
+				       struct http1_response *res)
 {
 	struct meaning m = {0};
 	enum http1_result r;

@@ -14,7 +14,7 @@ static const struct http1_framing chunked = {.kind = HTTP1_BODY_CHUNKED};
 
 /* All of `in` at once, with payload collected. *ret_taken: bytes of the message. */
 static enum http1_result run(const struct http1_framing *f, struct str in, size_t step, struct buf *payload,
-                             size_t *ret_taken)
+			     size_t *ret_taken)
 {
 	struct http1_body b;
 	size_t have = 0, taken = 0, n;

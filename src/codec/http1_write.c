@@ -178,7 +178,7 @@ static const char *connection_line(const struct http1_head *head, bool upgrade, 
 }
 
 static void append_fields(const struct http1_head *head, bool upgrade, bool close, const struct str *drop,
-                          size_t drop_n, struct buf *out)
+			  size_t drop_n, struct buf *out)
 {
 	for (size_t i = 0; i < head->n; i++) {
 		if (is_dropped(&head->headers[i], upgrade, drop, drop_n))

@@ -314,7 +314,7 @@ static bool on_answer(struct ipc_peer *p, const struct ipc_msg *m, void *arg)
 }
 
 enum step_run life_call(struct life *f, enum msg_type type, const void *record, unsigned timeout_ms,
-                        life_answered *answered)
+			life_answered *answered)
 {
 	struct call *c = xcalloc(1, sizeof *c);
 

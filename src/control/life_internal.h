@@ -92,5 +92,5 @@ void life_sessions_close(struct life *f, uint64_t running, const char *reason);
 /* A request to irond for the running step. answered: code and reason of its result, -ETIMEDOUT. */
 typedef void life_answered(struct life *f, int code, const char *reason);
 enum step_run life_call(struct life *f, enum msg_type type, const void *record, unsigned timeout_ms,
-                        life_answered *answered);
+			life_answered *answered);
 void life_progress_set(struct life *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -186,7 +186,7 @@ static bool on_record(struct request *r, const struct record_event *e, bool dura
 }
 
 static bool record(struct request *r, const char *kind, const char *action, uint64_t vm, struct detail *detail,
-                   bool durable)
+		   bool durable)
 {
 	_cleanup_(detail_finish) struct detail none = {0};
 	struct record_event e = event_of(r, kind, action, vm);

@@ -94,7 +94,7 @@ void request_fail_store(struct request *r, int code, const char *what);
 bool request_on_record(struct request *r, const char *kind, const char *action, uint64_t vm, struct detail *detail);
 /* The same for what need not survive a power cut (exec). */
 bool request_on_record_soon(struct request *r, const char *kind, const char *action, uint64_t vm,
-                            struct detail *detail);
+			    struct detail *detail);
 /* How it ended, after all, when it was recorded before. */
 void request_note_outcome(struct request *r, const char *kind, const char *action, uint64_t vm, const char *outcome);
 
