@@ -1,4 +1,4 @@
-"""API.md's conventions, operation by operation, against iron-api with iron-control played by the test"""
+"""The API's conventions, operation by operation, against iron-api with iron-control played by the test"""
 
 import datetime
 import hashlib

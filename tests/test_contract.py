@@ -1,4 +1,4 @@
-"""The door of the API as a client's author and an attacker try it, on a whole iron: what mattered of API.md and was not so."""
+"""The door of the API as a client's author and an attacker try it, on a whole iron: what mattered of its documentation and was not so."""
 
 import json
 import signal

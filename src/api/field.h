@@ -2,7 +2,7 @@
 /* What a call takes, as tables: the members of a JSON body and the parameters of a query, each with its kind, bounds and
  * place in the record that it fills. Validation, and the description of the API, come from these tables alone.
  *
- * Rules that hold for every table (API.md, Conventions): an unknown member or parameter is an error that names it; a
+ * Rules that hold for every table: an unknown member or parameter is an error that names it; a
  * repeated one is an error; an empty optional text in a body is an absent one; an empty query value is an error; JSON null
  * is an absent member. Errors are one sentence that begins with the member's name ("egress.rules[2].ports: …"). */
 #include <stdbool.h>

@@ -345,7 +345,7 @@ static const struct arg_option create_options[] = {
 	VM_CREATE_OPTIONS,
 	{"key", 0, "FILE", "a public key that may log in over SSH"},
 	{"restart", 0, "never|always",
-	 "what happens after the host was restarted: it stays stopped (never), or starts"},
+	 "after its machine died or powered itself off, or the host was restarted: always starts it again"},
 	{"async", 0, NULL, "do not wait until it takes commands"},
 	TIMEOUT_OPTION,
 	{0}};
@@ -363,7 +363,8 @@ static const struct arg_option set_options[] = {
 	{"name", 0, "NAME", "another name"},
 	{"label", 'l', "KEY=VALUE", "set a label; may be repeated"},
 	{"remove-label", 0, "KEY", "take a label away; may be repeated"},
-	{"restart", 0, "never|always", "what happens after the host was restarted"},
+	{"restart", 0, "never|always",
+	 "after its machine died or powered itself off, or the host was restarted: always starts it again"},
 	{0}};
 static const struct arg_option act_options[] = {{"async", 0, NULL, "do not wait"}, TIMEOUT_OPTION, {0}};
 static const struct arg_option wait_options[] = {

@@ -1,6 +1,6 @@
 #pragma once
-/* The client's end of the exec WebSocket (API.md): one text frame that says what to run, then binary frames whose first
- * byte is a channel. RFC 6455 over a connection of client_connect_raw. */
+/* The client's end of the exec WebSocket: one text frame that says what to run, then binary frames whose first byte is a
+ * channel. RFC 6455 over a connection of client_connect_raw. */
 #include "base/str.h"
 #include "cli/client.h"
 

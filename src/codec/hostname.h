@@ -24,7 +24,7 @@ bool hostname_is_canonical(struct str s);
 /* name is suffix, or below it ("a.x.com" in "x.com"). Both canonical. */
 bool hostname_in(struct str name, struct str suffix);
 
-/* What kind of name, for one in canonical form (DESIGN section 5). */
+/* What kind of name, for one in canonical form (docs/ARCHITECTURE.md, "The way of a connection"). */
 enum hostname_kind {
 	HOSTNAME_ORDINARY,
 	HOSTNAME_LOCALHOST, /* "localhost" and below: the guest itself */

@@ -30,7 +30,7 @@
 #define STREAM_DATAGRAM_MAX ((size_t)96 << 10) /* an EXEC may be as large */
 
 enum stream_kind {
-	STREAM_STDIN = 0, /* the numbers 0-2 are the WebSocket's channels (API.md) */
+	STREAM_STDIN = 0, /* the numbers 0-2 are the WebSocket's channels (api/exec_ws.c) */
 	STREAM_STDOUT = 1,
 	STREAM_STDERR = 2,
 	STREAM_EXEC = 16,  /* stream_exec */

@@ -19,7 +19,7 @@
 	K(u32, top, uid_base, "2000000", 100000, 4000000000, "a number from 100000 to 4000000000",                     \
 	  "First of 36864 uids for egress workers and VMs. Must be free in passwd and subuid.")                        \
 	K(str, top, cgroup_root, "iron", 1, 200, "a relative path without ..",                                         \
-	  "Below which cgroup VMs and workers are put.")                                                               \
+	  "The cgroup below which VMs and all roles are put, in one named as the instance.")                           \
 	K(str, top, sandbox, "full", 1, 15, "full or degraded",                                                        \
 	  "full: a wall that the kernel lacks is a start error. degraded: it is shown by `iron host`.")                \
 	K(str, top, log_level, "info", 1, 15, "debug, info, warn or error", "Least level that is logged.")             \
@@ -36,7 +36,7 @@
 	K(str, tls, cert_file, "/var/lib/iron/tls/cert.pem", 1, 4095, "an absolute path",                              \
 	  "Certificate chain of the API, PEM. Served with TLS 1.2 or later.")                                          \
 	K(str, tls, key_file, "/var/lib/iron/tls/key.pem", 1, 4095, "an absolute path",                                \
-	  "Its private key, PEM; read once, by irond, at start.")
+	  "Its private key, PEM. irond reads both, looks each minute and on reload, and serves a renewed pair.")
 
 #define CONF_EGRESS(K)                                                                                                 \
 	K(strs, egress, resolvers, "[]", 0, 4, "a list of at most 4 ADDRESS or ADDRESS#PORT",                          \

@@ -1,5 +1,5 @@
 #pragma once
-/* Idempotency-Key (API.md, Conventions): what a POST with one was answered with is kept for 24 h, by workspace and key, and
+/* Idempotency-Key: what a POST with one was answered with is kept for 24 h, by workspace and key, and
  * a second call with the same key is answered with that instead of being done again.
  *
  * A row of the store says how far the first one came, so that a crash of any process leaves a truth to answer with:

@@ -61,5 +61,5 @@ int op_take_rule(struct str encoded, bool tls_given, struct buf *out, struct rec
 struct str op_canonical_host(struct str asked, char ret[HOST_PATTERN_SIZE]);
 struct str op_canonical_cidr(struct str asked, char ret[CIDR_TEXT_SIZE]);
 
-/* POST /vms, start and stop hold their answer so long (API.md, Conventions). */
+/* POST /vms, start and stop hold their answer so long. */
 #define HOLD_MS 1000

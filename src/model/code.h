@@ -1,5 +1,5 @@
 #pragma once
-/* The API's error codes and the HTTP status of each (API.md, Conventions). C(id, status, text) */
+/* The API's error codes and the HTTP status of each. C(id, status, text) */
 #include <stdint.h>
 
 #define CODE_TABLE(C)                                                                                                  \

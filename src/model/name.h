@@ -1,5 +1,5 @@
 #pragma once
-/* What names, labels and other small texts of the API may hold (API.md, Conventions). Each answers 0, or -EINVAL with a
+/* What names, labels and other small texts of the API may hold. Each answers 0, or -EINVAL with a
  * sentence that names `field` and says what is expected. */
 #include "base/error.h"
 #include "base/str.h"

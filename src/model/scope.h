@@ -1,5 +1,5 @@
 #pragma once
-/* What a key may do (API.md, Keys). A key holds a set; `admin` holds every one. */
+/* What a key may do. A key holds a set; `admin` holds every one. */
 #include <stdint.h>
 
 #include "base/buf.h"

@@ -1,5 +1,5 @@
 #pragma once
-/* A VM's size: bounds (API.md, POST /vms), shapes, and what it costs the host. */
+/* A VM's size: bounds, shapes, and what it costs the host. */
 #include <stddef.h>
 #include <stdint.h>
 

@@ -1,5 +1,5 @@
 #pragma once
-/* A VM's states (API.md, VMs), as a table: what the API calls it, and what may follow. The store keeps the number, so a
+/* A VM's states, as a table: what the API calls it, and what may follow. The store keeps the number, so a
  * number never changes its meaning.
  *
  * V(id, number, status, status_detail, states that may follow) */

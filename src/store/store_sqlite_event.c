@@ -37,7 +37,7 @@ static void add_host(struct select *sel, struct str host)
 	select_str(sel, " = ?)", suffix);
 }
 
-/* The filters that API.md names; see enum egress_verdict. */
+/* The filters of GET /audit/egress and of its summary; see enum egress_verdict. */
 static void add_filters(struct select *sel, const struct msg_events_list *l)
 {
 	static const char *const verdicts[] = {"", " AND verdict = 1", " AND verdict IN (2, 3)", " AND verdict = 3",
