@@ -299,13 +299,32 @@ def test_attach_with_input(api):
     assert e.asked == {"exec": NUMBER, "offset": 3, "follow": True, "input": True}
 
 
+def test_rows_wait_for_a_client_that_does_not_read(api):
+    sent, enough = [], threading.Event()
+
+    def script(e):
+        while not enough.is_set():
+            sent.append(1)
+            row(e, offset=len(sent), output=1 << 30, argv=[b"x" * 4000])
+            assert len(sent) < 8000
+        e.send("EXIT", code=0)
+    e = End(api, "VM_EXEC_GET", script)
+    ws = dial(api)
+    ws.send("{}")
+    wait_for("it to stand still", lambda: len(sent) > 4 and stands_still(sent))
+    enough.set()
+    _, controls, code = gather(ws)
+    e.join()
+    assert [c.get("offset") for c in controls] == [*range(1, len(sent) + 1), None] and code == 1000
+
+
 @pytest.mark.parametrize("message,code", [(b"\x00x", "validation_error"), (b'\x03{"type":"eof"}', "validation_error"),
                                           (b'\x03{"type":"signal","signal":"TERM"}', "validation_error"), (b"\x01x", "bad_request")])
 def test_an_attach_that_only_looks_on(api, message, code):
     e = End(api, "VM_EXEC_GET", lambda e: (row(e), setattr(e, "after", e.receive())))
     ws = dial(api)
     ws.send("{}")
-    assert e.began.wait(10)
+    assert b'"attached"' in ws.recv_data()[1]
     ws.send_binary(message)
     _, controls, _ = gather(ws)
     assert (controls[-1]["type"], controls[-1]["code"]) == ("error", code)

@@ -333,6 +333,9 @@ LIES = {
     "more after there was no more": (LIST, [info(name="a", more=True), info(name="b")]),
     "rows of another": (ATTACH, [exec_row(exec=6)]),
     "output before its row": (ATTACH, [OUT]),
+    "a row where nothing is missing": (ATTACH, [exec_row(), OUT, exec_row(offset=10, output=20)]),
+    "rows that go back": (FOLLOW, [exec_row(offset=5, output=20), exec_row(offset=4, output=20)]),
+    "the same row again": (FOLLOW, [exec_row()] * 2),
     "an offset past the end": (ATTACH, [exec_row(offset=2, output=1)]),
     "an exit without follow": (ATTACH, [exec_row(), (lab.A_EXIT, b"\0\0\0\0")]),
     "a DONE with follow": (FOLLOW, [exec_row(), END]),
@@ -369,7 +372,7 @@ def test_truth_about_files_and_executions(vm):
     for (kind, values), frames, end in (
             (READ, [info(size=10, owner=text), OUT, END], ("done",)), (READ, [info(kind=4), OUT, OUT, END], ("done",)),
             (LIST, [info(name=b"\x01" + text), info(name=b"\x02", more=True), END], ("done",)), (LIST, [END], ("done",)),
-            (REMOVE, [END], ("done",)), (ATTACH, [exec_row(user=text), OUT, exec_row(offset=9, output=9), END], ("done",)),
+            (REMOVE, [END], ("done",)), (ATTACH, [exec_row(user=text), OUT, exec_row(offset=11, output=11), OUT, END], ("done",)),
             (FOLLOW, [exec_row(), (lab.A_STDERR, b"x"), (lab.A_EXIT, b"\1\0\0\0")], ("exit", 1, 0, 0)),
             (DETACH, [(lab.A_STARTED, b""), END], ("done",)),
             (READ, [info(size=99), OUT, (lab.A_ERROR, lab.text("io") + lab.text("gone"))], ("error", "io", "gone")),

@@ -157,6 +157,15 @@ static void on_error_record(struct session *s, struct str data)
 	fail_with(s, why.status, why.code, WS_CLOSE_INTERNAL, why.message);
 }
 
+/* What the guest may say without end: a client that does not read holds it back. */
+static void send_output(struct session *s, enum frame_channel channel, struct str data)
+{
+	send_channel(s, channel, data);
+	if (conn_out(s->conn)->len > OUT_HIGH)
+		channel_read_enable(s->channel, false);
+	conn_poke(s->conn);
+}
+
 static void on_row(struct session *s, struct str data)
 {
 	_cleanup_(buf_finish) struct buf text = {0};
@@ -172,8 +181,7 @@ static void on_row(struct session *s, struct str data)
 	exec_put(&j, &row, s->call->params.exec.msg.vm, exec_kept_from(&row, s->offset));
 	json_u64(&j, "offset", row.offset);
 	json_object_end(&j);
-	send_channel(s, CHANNEL_CONTROL, buf_str(&text));
-	conn_poke(s->conn);
+	send_output(s, CHANNEL_CONTROL, buf_str(&text));
 }
 
 /* --- from the VM --- */
@@ -185,10 +193,7 @@ static void on_data(enum stream_kind kind, struct str data, void *user)
 	switch ((int)kind) {
 	case STREAM_STDOUT:
 	case STREAM_STDERR:
-		send_channel(s, kind == STREAM_STDOUT ? CHANNEL_STDOUT : CHANNEL_STDERR, data);
-		if (conn_out(s->conn)->len > OUT_HIGH)
-			channel_read_enable(s->channel, false);
-		conn_poke(s->conn);
+		send_output(s, kind == STREAM_STDOUT ? CHANNEL_STDOUT : CHANNEL_STDERR, data);
 		break;
 	case STREAM_EXIT:
 		on_exit_record(s, data);

@@ -44,6 +44,7 @@ static bool on_output(struct stream *s, enum stream_kind kind, struct str payloa
 		return false;
 	if (s->counted)
 		s->bytes_left -= payload.len;
+	s->offset += payload.len;
 	bridge_deliver(s, kind, payload);
 	return true;
 }
@@ -58,18 +59,25 @@ static bool on_stderr(struct stream *s, struct str payload)
 	return on_output(s, STREAM_STDERR, payload);
 }
 
+/* The first says where the output begins; a further one of an ATTACH, that bytes are missing before what follows. */
+static bool may_be_row(const struct stream *s, const struct stream_exec_row *x)
+{
+	if (s->request == AGENT_EXECS)
+		return s->rows < BRIDGE_ROWS_MAX;
+	return s->request == AGENT_ATTACH && x->exec == s->exec && (s->rows == 0 || x->offset > s->offset);
+}
+
 static bool on_exec_row(struct stream *s, struct str payload)
 {
 	struct stream_exec_row x;
 
 	if (wire_decode(&stream_exec_row_wire, payload, &x) || x.offset > x.output || !use_credit(s, payload.len))
 		return false;
-	bool fits = s->request == AGENT_EXECS ? s->rows < BRIDGE_ROWS_MAX :
-						s->request == AGENT_ATTACH && x.exec == s->exec;
-	if (!fits)
+	if (!may_be_row(s, &x))
 		return false;
 	if (s->rows < UINT32_MAX)
 		s->rows++;
+	s->offset = x.offset;
 	bridge_deliver(s, STREAM_EXEC_ROW, payload);
 	return true;
 }

@@ -32,6 +32,7 @@ struct stream {
 	bool eof, started, more, counted; /* counted: as many bytes as the INFO said, no other number */
 	uint32_t rows;
 	uint64_t bytes_left;
+	uint64_t offset; /* ATTACH: of the next byte of output */
 	char name[256]; /* of the last row of a LIST */
 };
 
