@@ -21,7 +21,7 @@ import threading
 import time
 
 from api_lab import make_certificate
-from harness import BUILD
+from harness import BUILD, wait_for
 
 IRON = str(BUILD / "src/prog/iron")
 VM_ID = "vm_00000000j6hb7"
@@ -193,6 +193,12 @@ def page(items, **more):
 
 def error(status, code, message):
     return status, {"error": {"code": code, "message": message}}
+
+
+def in_session(pid):
+    """Until that program has its conversation with a command: what signals do then is the session's, SIGQUIT's too."""
+    wait_for("its session", lambda: int(re.search(r"^SigCgt:\s*(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text(), re.M)[1], 16)
+             >> (signal.SIGQUIT - 1) & 1)
 
 
 class Terminal:

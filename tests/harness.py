@@ -265,6 +265,10 @@ egress:
         assert done.returncode == 0, f"iron {' '.join(map(str, words))}: {done.returncode}\n{done.stdout.decode()}{done.stderr.decode()}"
         return done.stdout.decode()
 
+    def looks(self, action):
+        """How often the command line has read the record so far (action: AUDIT_EGRESS, AUDIT_EVENTS), as the record has it."""
+        return len([e for e in self.call("GET", "/audit/events?kind=api&limit=500") if e["action"] == action and e["client"].startswith("iron/")])
+
     def create(self, name, **body):
         vm = self.call("POST", "/vms", {"name": name, **body}, status=201)
         return self.wait_ready(vm["id"])

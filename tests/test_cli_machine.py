@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cli_lab import IRON, Terminal
+from cli_lab import IRON, Terminal, in_session
 from harness import Iron, wait_for
 from test_cli_trees import everything
 
@@ -123,6 +123,7 @@ def test_run(iron, tmp_path):
     assert iron.ok("list", "-q") == "demo\n"
     p = subprocess.Popen([IRON, "run", "--", "sh", "-c", "trap '' INT; echo go; sleep 99"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env(iron))
     assert p.stdout.readline() == b"go\n"
+    in_session(p.pid)
     for _ in range(3):
         p.send_signal(signal.SIGINT)
         time.sleep(0.3)
@@ -154,9 +155,11 @@ def test_egress_and_the_record(iron):
 
 
 def test_following_events_does_not_follow_itself(iron):
+    looks = iron.looks("AUDIT_EVENTS")
     p = subprocess.Popen([IRON, "audit", "events", "--follow"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env(iron))
     try:
-        time.sleep(2)  # some looks at the record, each of which is on record
+        # each of them is on record, and so would be seen by the next
+        wait_for("some looks", lambda: iron.looks("AUDIT_EVENTS") >= looks + 3)
         iron.ok("egress", "mode", "warn", "--vm", "demo")
         iron.ok("egress", "mode", "inherit", "--vm", "demo")
         lines = [p.stdout.readline().decode()]

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from cli_lab import IRON, VM, VM_ID, Fake, error, page
+from cli_lab import IRON, VM, VM_ID, Fake, error, in_session, page
 from harness import wait_for
 from test_cli_output import EXEC
 
@@ -79,8 +79,7 @@ def test_ctrl_c_goes_to_the_guest_and_its_exit_code_comes_back(fake):
                 return
     g = Guest(fake, exec_path(), script)
     t = fake.terminal(80, "exec", "demo", "--", "sleep", "99")
-    wait_for("the command", lambda: g.asked)
-    time.sleep(0.2)
+    in_session(t.pid)
     t.type(b"\x03")
     assert "caught" in t.wait() and t.code == 42 and signals(g) == ["INT"]
 
@@ -88,8 +87,7 @@ def test_ctrl_c_goes_to_the_guest_and_its_exit_code_comes_back(fake):
 def test_the_third_ctrl_c_hangs_up(fake):
     g = Guest(fake, exec_path(), hear_all)
     t = fake.terminal(80, "exec", "demo", "--", "deaf")
-    wait_for("the command", lambda: g.asked)
-    time.sleep(0.2)
+    in_session(t.pid)
     for n in (1, 2):
         t.type(b"\x03")
         wait_for("the signal", lambda: len(signals(g)) == n)
@@ -108,8 +106,7 @@ def test_other_signals_go_too(fake, number, name):
         h.send(3, {"type": "exit", "exit_code": 128 + number})
     g = Guest(fake, exec_path(), script)
     p = fake.start("exec", "demo", "--", "x")
-    wait_for("the command", lambda: g.asked)
-    time.sleep(0.2)
+    in_session(p.pid)
     p.send_signal(number)
     p.communicate(timeout=15)
     assert p.returncode == 128 + number and signals(g) == [name]
@@ -201,7 +198,8 @@ def test_attach_takes_part_and_leaves(fake):
     t = fake.terminal(80, "attach", "demo", "make")
     t.until(b"earlier")
     t.type(b"hello\n")
-    time.sleep(0.2)
+    wait_for("the line", lambda: getattr(g.handler, "stdin", b"") == b"hello\n")
+    in_session(t.pid)
     t.type(b"\x03")
     out = t.wait()
     assert t.code == 130 and "it runs on: iron attach demo make" in out
@@ -281,8 +279,7 @@ def test_run_destroys_on_ctrl_c_while_it_waits(fake, number):
     made, gone, g = running(fake, hear_all)
     fake.on("GET", rf"/vms/{VM_ID}(\?.*)?", {"data": VM | {"status": "pending", "status_detail": "starting"}})
     p = fake.start("run", "--", "x")
-    wait_for("it to be made", lambda: made)
-    time.sleep(0.3)
+    wait_for("it to be made and waited for", lambda: made and any(m == "GET" and path.startswith(f"/v1/vms/{VM_ID}") for m, path, _ in fake.seen))
     p.send_signal(number)
     out, err = p.communicate(timeout=20)
     assert p.returncode == 130 and gone == [1] and b"interrupted" in err
@@ -291,11 +288,11 @@ def test_run_destroys_on_ctrl_c_while_it_waits(fake, number):
 def test_run_destroys_when_its_command_is_deaf(fake):
     made, gone, g = running(fake, hear_all)
     p = fake.start("run", "--", "x")
-    wait_for("the command", lambda: g.asked)
-    time.sleep(0.2)
-    for _ in range(3):
+    in_session(p.pid)
+    for n in (1, 2):
         p.send_signal(signal.SIGINT)
-        time.sleep(0.2)
+        wait_for("the signal", lambda: len(signals(g)) == n)
+    p.send_signal(signal.SIGINT)
     p.communicate(timeout=20)
     assert p.returncode == 130 and gone == [1]
 

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 
 import pytest
 
@@ -82,7 +81,7 @@ def kill_role(iron, role):
 
 
 def test_follow_survives_its_servers(iron, vm):
-    out = open(iron.dir / "follow.json", "wb")
+    out, looks = open(iron.dir / "follow.json", "wb"), iron.looks("AUDIT_EGRESS")
     p = subprocess.Popen([BUILD / "src/prog/iron", "audit", "egress", "--follow", "--json"], stdout=out, stderr=subprocess.DEVNULL,
                          env={"HOME": str(iron.dir / "home"), "PATH": "/usr/bin:/bin"})
 
@@ -90,7 +89,7 @@ def test_follow_survives_its_servers(iron, vm):
         return [json.loads(x)["host"] for x in (iron.dir / "follow.json").read_bytes().splitlines() if x]
 
     try:
-        time.sleep(1)
+        wait_for("its first look", lambda: iron.looks("AUDIT_EGRESS") > looks)
         for i, role in enumerate(("iron-api", "iron-control")):
             iron.run(vm, "curl", "-s", "-m", "20", f"http://before{i}.example/")
             wait_for("the event", lambda: f"before{i}.example" in hosts())

@@ -1,4 +1,4 @@
-"""A day in the life: install, two workspaces' keys, five VMs, traffic, an upgrade under them, a reboot, and nothing left at its end"""
+"""A day in the life: two workspaces' keys, five VMs, traffic, an upgrade to programs of another build under them, a power cut, and nothing left at its end"""
 
 import json
 import os
@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import threading
 
 import pytest
 
@@ -112,33 +111,47 @@ def test_noon_traffic(day):
     assert day.sh("a-disk", "echo written at noon | dd of=/dev/vda bs=512 seek=9 conv=fsync,notrunc 2>/dev/null; sync")["exit_code"] == 0
 
 
-def test_afternoon_upgrade_in_place(day):
-    """irond stopped, its programs replaced by other files, started: the machines and what they download go on."""
-    iron = day.iron
-    before, answers = machines(iron), []
-
-    def download():
-        answers.append(day.sh("a-plain", f"curl -sS -m 60 --limit-rate 4M -o /dev/null -w '%{{size_download}}' http://{HOST}/bytes/40000000"))
-
-    going = threading.Thread(target=download)
-    going.start()
-    wait_for("the download to be on record", lambda: any(
-        e["path"] == "/bytes/40000000" for e in iron.call("GET", "/audit/egress?limit=20")))
-    iron.stop_irond()
-    assert machines(iron) == before and len(before) == 5
-    new = iron.dir / "libexec-new"
+def another_build(iron, name, programs):
+    """A directory of the same programs, these of them with other bytes: what an upgrade puts in place."""
+    new = iron.dir / name
     new.mkdir()
     for program in iron.libexec.iterdir():
         shutil.copy(program, new / program.name)
+        if program.name in programs:
+            with open(new / program.name, "ab") as f:
+                f.write(b"another build")
     iron.libexec = new
+
+
+def upgrade(day, name, programs):
+    """irond stopped, started with other programs: these run anew, the rest and the machines as before."""
+    iron = day.iron
+    before, running = machines(iron), set(roles(iron))
+    iron.stop_irond()
+    assert machines(iron) == before and len(before) == 5
+    another_build(iron, name, programs)
     iron.start_irond()
-    going.join()
-    assert answers and answers[0]["stdout"] == "40000000", answers
+    for vm in day.vms:
+        day.until(vm, "ready")
+        assert day.boot(vm) == day.boots[vm]
     assert machines(iron) == before
-    for name in day.vms:
-        assert day.boot(name) == day.boots[name] and day.show(name)["status_detail"] == "ready"
-    control = next(pid for name, _, pid in roles(iron) if name == "iron-control")
-    assert os.readlink(f"/proc/{control}/exe") == str(new / "iron-control")
+    now = set(roles(iron))
+    assert {role for role, _, _ in running - now} == {role for role, _, _ in now - running} == {"iron-control", *programs}
+    assert not {pid for role, _, pid in running & now if role in programs}
+    for role, _, pid in now - running:
+        assert os.readlink(f"/proc/{pid}/exe") == str(iron.libexec / role)
+
+
+def test_afternoon_upgrade_in_place(day):
+    """First all but the doors, and a download goes on; then the doors."""
+    iron = day.iron
+    day.sh("a-plain", f"curl -sS -m 120 --limit-rate 2M -o /dev/null -w '%{{size_download}}' http://{HOST}/bytes/40000000 >/tmp/got 2>&1 &")
+    wait_for("the download to be on record", lambda: any(
+        e["path"] == "/bytes/40000000" for e in iron.call("GET", "/audit/egress?limit=20")))
+    upgrade(day, "libexec-2", {"iron-api", "iron-vm", "iron-audit"})
+    wait_for("the download", lambda: day.sh("a-plain", "cat /tmp/got")["stdout"], 120)
+    assert day.sh("a-plain", "cat /tmp/got")["stdout"] == "40000000"
+    upgrade(day, "libexec-3", {"iron-egress"})
     traffic(day, "afternoon")
     on_record(day, "afternoon", day.vms)
 

@@ -12,6 +12,7 @@ import dns.rcode
 import pytest
 from door_lab import NAMES_RECORD, VM, lab, read_all, rule  # noqa: F401
 from door_wire import PROTOCOL
+from harness import wait_for
 
 RECORD = struct.Struct("<qB255s")
 
@@ -90,13 +91,16 @@ def test_pipelined_over_tcp(lab):
 
 
 def test_answers_are_counted(lab):
-    time.sleep(1.2)  # rows of earlier questions are written
     mark = lab.audit.mark()
     for _ in range(40):
         lab.address("counted.example.com")
     lab.dig("nothing.local")
-    time.sleep(1.3)
-    rows = lab.audit.since(mark, "record_dns", name="counted.example.com")
+
+    def counted():
+        return lab.audit.since(mark, "record_dns", name="counted.example.com")
+    lab.audit.one(mark, "record_dns", name="nothing.local")
+    wait_for("all rows", lambda: sum(r.count for r in counted()) >= 40)
+    rows = counted()
     assert sum(r.count for r in rows) == 40 and len(rows) <= 3 and rows[0].answer == "address" and rows[0].qtype == 1
     assert lab.audit.since(mark, "record_dns", name="nothing.local", answer="nxdomain")
 
@@ -109,10 +113,10 @@ def test_a_flood_is_bounded_rows(lab):
         s.send(dns.message.make_query(f"f{i}.example.com", "A").to_wire())
         if i % 50 == 0:
             time.sleep(0.005)
-    lab.address("after.example.com")
-    time.sleep(1.3)
-    rows = lab.audit.since(mark, "record_dns")
-    assert 1000 < sum(r.count for r in rows) and len(rows) <= 3 * 32
+    # it has a row of its own once the flood's are written
+    wait_for("a row after the flood", lambda: lab.address("after.example.com") and lab.audit.since(mark, "record_dns", name="after.example.com"))
+    wait_for("the flood's rows", lambda: sum(r.count for r in lab.audit.since(mark, "record_dns")) > 1000)
+    assert len(lab.audit.since(mark, "record_dns")) <= 3 * 32
 
 
 def test_drops_are_counted(lab):
@@ -133,8 +137,7 @@ def test_drops_are_counted(lab):
     udp = lab.audit.one(mark, "record_drop", address="45.76.10.2", port=443, protocol=PROTOCOL["PROTO_UDP"])
     icmp = lab.audit.one(mark, "record_drop", address="45.76.10.9", protocol=PROTOCOL["PROTO_ICMP"])
     assert udp.vm == icmp.vm == VM and udp.workspace == 7
-    time.sleep(1.2)
-    assert sum(r.count for r in lab.audit.since(mark, "record_drop", address="45.76.10.2")) == 5
+    wait_for("all five", lambda: sum(r.count for r in lab.audit.since(mark, "record_drop", address="45.76.10.2")) == 5)
     lab.audit.one(mark, "record_drop", reason="IPv6 is off", port=443, protocol=PROTOCOL["PROTO_TCP"])
     lab.audit.one(mark, "record_drop", reason="neither IPv4 nor ARP")
 

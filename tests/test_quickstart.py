@@ -12,6 +12,7 @@ from fresh import Fresh
 from harness import ROOT, free_port
 
 NAME = "it-qs"
+UIDS = range(3900000, 3940000)
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +30,19 @@ def machine():
 
 
 def census(fresh):
-    """What quickstart could leave: users, files outside the usual caches, namespaces, tables, cgroups, processes."""
+    """What quickstart could leave: users, files outside the usual caches, what lies in /run and /tmp in its name or mktemp's, files
+    of the VMs' users anywhere, namespaces, tables, cgroups, processes."""
+    top = pathlib.Path("/sys/fs/cgroup")
     files = fresh.ok("find", "/etc", "/usr/local", "/var/lib", "/home", "/opt", "/root", "-xdev", "-not", "-path", "/var/lib/apt/*", "-not",
                      "-path", "/var/lib/dpkg/*", "-not", "-path", "/home/alice/iron/*").split("\n")
+    passing = fresh.ok("find", "/run", "/tmp", "-xdev", "(", "-name", "*iron*", "-o", "-name", "tmp.*", ")").split("\n")
     return {
-        "files": set(files),
+        "files": {*files, *passing},
+        "files of the VMs' users": fresh.ok("find", "/", "/run", "-xdev", "-uid", f"+{UIDS.start - 1}", "-uid", f"-{UIDS.stop}"),
         "users": fresh.ok("sh", "-c", "cut -d: -f1 /etc/passwd /etc/group; cat /etc/subuid /etc/subgid"),
         "packages": set(fresh.ok("dpkg-query", "-W", "-f", "${Package}\n").split()),
         "mounts": fresh.ok("cut", "-d", " ", "-f", "2", "/proc/mounts"),
-        "cgroups": sorted(map(str, pathlib.Path("/sys/fs/cgroup").glob(f"*/{NAME}"))),
+        "cgroups": sorted(map(str, [*top.glob(NAME), *top.glob(f"*/{NAME}")])),  # v2, v1
         "netns": subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout.count(NAME),
         "tables": subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout.count(NAME),
     }
@@ -53,7 +58,7 @@ def alice(machine, script, timeout=180):
 
 
 def test_first_run_shows_all_of_it(machine):
-    out = quickstart(machine, "--port", str(free_port()), "--set", f"instance={NAME}", "--set", f"cgroup_root={NAME}", "--set", "uid_base=3900000")
+    out = quickstart(machine, "--port", str(free_port()), "--set", f"instance={NAME}", "--set", f"cgroup_root={NAME}", "--set", f"uid_base={UIDS.start}")
     assert re.search(r"^14/14 .* ok$", out, re.M), out
     assert "git version 2." in out
     assert "Blocked by this machine's egress policy, not by denied.example" in out
@@ -68,7 +73,7 @@ def ours_that_run():
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             exe, uid = os.readlink(process / "exe"), process.stat().st_uid
-            if "/usr/local/libexec/iron/" in exe or "/usr/local/sbin/irond" in exe or 3900000 <= uid < 3940000:
+            if "/usr/local/libexec/iron/" in exe or "/usr/local/sbin/irond" in exe or uid in UIDS:
                 found.append(exe)
     return found
 
@@ -118,7 +123,10 @@ def test_remove_leaves_no_trace(machine):
     assert after["users"] == before["users"]
     assert after["mounts"] == before["mounts"]
     assert (after["cgroups"], after["netns"], after["tables"]) == (before["cgroups"], before["netns"], before["tables"])
-    left = {f for f in after["files"] - before["files"] if not re.match(r"/(etc/(ld\.so\.cache|subuid-|subgid-|passwd-|group-|shadow-|gshadow-)|var/lib/(systemd|ucf|pam|python))", f)}
+    assert after["files of the VMs' users"] == ""
+    usual = r"/(etc/(ld\.so\.cache|subuid-|subgid-|passwd-|group-|shadow-|gshadow-)|var/lib/(systemd|ucf|pam|python)" \
+            r"|tmp/iron-quickstart\.\w+\.log$)"  # the log of a step that failed
+    left = {f for f in after["files"] - before["files"] if not re.match(usual, f)}
     assert not left, sorted(left)[:40]
     assert not ours_that_run()
     assert machine.run("sh", "-c", "command -v iron irond").stdout == ""

@@ -1,6 +1,7 @@
 """The main job, end to end, on mini: a VM, one door, a record"""
 
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from harness import Iron, wait_for
+from harness import BUILD, Iron, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -101,22 +102,18 @@ def test_the_trail_is_followed_without_loss_or_doubles(iron, two):
 
 
 def test_follow_on_the_command_line(iron, two):
-    argv_done = threading.Event()
-    lines = []
-    import os
-    from harness import BUILD
+    lines, looks = [], iron.looks("AUDIT_EGRESS")
     p = subprocess.Popen([BUILD / "src/prog/iron", "audit", "egress", "--follow", "--json"], stdout=subprocess.PIPE,
                          env={"HOME": str(iron.dir / "home"), "PATH": os.environ["PATH"]})
     try:
         reader = threading.Thread(target=lambda: [lines.append(x) for x in p.stdout], daemon=True)
         reader.start()
-        time.sleep(0.5)
+        wait_for("its first look", lambda: iron.looks("AUDIT_EGRESS") > looks)
         iron.run(two[1], "curl", "-s", "-m", "20", "http://live.example/")
         wait_for("the event on the command line", lambda: any(b"live.example" in x for x in list(lines)))
     finally:
         p.terminate()
         p.wait(10)
-        argv_done.set()
 
 
 def test_an_ordinary_user_with_only_a_key(iron, two):
