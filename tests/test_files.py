@@ -5,12 +5,14 @@ import http.client
 import io
 import json
 import os
+import pathlib
 import re
 import socket
 import ssl
 import struct
 import tarfile
 import threading
+import time
 from urllib.parse import urlencode
 
 import pytest
@@ -19,6 +21,8 @@ from harness import Iron, wait_for
 
 BIG = 256 << 20
 GROWTH_KIB = 8 << 10
+# MB/s that two busy cores and an emulated guest still meet
+IN_MB_S, OUT_MB_S = 20, 40
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +63,14 @@ def noise(n, seed):
         yield struct.pack("<QQ", seed, i) + block[16:]
 
 
-def roles(iron):
-    """{role and pid: RSS in KiB} of every process of this iron but QEMU, whose memory is the guest's."""
-    found = {}
-    for role in iron.call("GET", "/host")["roles"]:
-        status = open(f"/proc/{role['pid']}/status").read()
-        found[f"{role['name']} {role['pid']}"] = int(re.search(r"VmRSS:\s+(\d+)", status)[1])
-    return found
+def memory(iron, line):
+    """{role and pid: KiB} of irond and every role of it, but not QEMU, whose memory is the guest's. VmRSS now, VmHWM at the most."""
+    pids = {f"irond {iron.process.pid}": iron.process.pid}
+    pids |= {f"{role['name']} {role['pid']}": role["pid"] for role in iron.call("GET", "/host")["roles"]}
+    if line == "VmRSS":
+        for pid in pids.values():
+            pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")  # the most begins anew
+    return {name: int(re.search(line + r":\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) for name, pid in pids.items()}
 
 
 def connect(iron):
@@ -73,35 +78,48 @@ def connect(iron):
     return http.client.HTTPSConnection("127.0.0.1", iron.port, context=context, timeout=120)
 
 
-def test_256_mib_each_way(iron, vm):
-    put(iron, vm, "/tmp/warm", os.urandom(4 << 20), user="root")
-    assert len(get(iron, vm, "/tmp/warm", user="root").body) == 4 << 20
-    before = roles(iron)
-    sent = hashlib.sha256()
+def there_and_back(iron, vm, seed):
+    """256 MiB in and out, byte for byte; MB/s of each way."""
+    sent, head = hashlib.sha256(), {"Authorization": "Bearer " + iron.key}
 
     def body():
-        for piece in noise(BIG, 1):
+        for piece in noise(BIG, seed):
             sent.update(piece)
             yield piece
     c = connect(iron)
-    c.request("PUT", "/v1" + files(vm, path="/tmp/big", user="root"), body(), {"Authorization": "Bearer " + iron.key}, encode_chunked=True)
+    times = [time.monotonic()]
+    c.request("PUT", "/v1" + files(vm, path="/tmp/big", user="root"), body(), head, encode_chunked=True)
     answer = c.getresponse()
     info = json.loads(answer.read())["data"]
+    times.append(time.monotonic())
     assert (answer.status, info["size_bytes"]) == (200, BIG)
     got, n = hashlib.sha256(), 0
-    c.request("GET", "/v1" + files(vm, path="/tmp/big", user="root"), headers={"Authorization": "Bearer " + iron.key})
+    c.request("GET", "/v1" + files(vm, path="/tmp/big", user="root"), headers=head)
     answer = c.getresponse()
     assert (answer.status, answer.headers["Content-Length"]) == (200, str(BIG))
     while piece := answer.read(1 << 18):
         got.update(piece)
         n += len(piece)
+    times.append(time.monotonic())
     c.close()
     assert n == BIG and got.hexdigest() == sent.hexdigest()
-    after = roles(iron)
-    assert after.keys() == before.keys()
-    grown = {k: after[k] - before[k] for k in after if after[k] - before[k] > GROWTH_KIB}
-    assert not grown, (grown, before)
     iron.sh(vm, "rm /tmp/big")
+    return [BIG / (end - begin) / 1e6 for begin, end in zip(times, times[1:])]
+
+
+def test_256_mib_each_way(iron, vm):
+    """The better of two, so that what else the host does at the moment is not measured; bench/files compares with the raw channel."""
+    put(iron, vm, "/tmp/warm", os.urandom(4 << 20), user="root")
+    assert len(get(iron, vm, "/tmp/warm", user="root").body) == 4 << 20
+    before = memory(iron, "VmRSS")
+    rates = [there_and_back(iron, vm, 1), there_and_back(iron, vm, 2)]
+    most = memory(iron, "VmHWM")
+    assert most.keys() == before.keys()
+    grown = {name: most[name] - before[name] for name in most}
+    print("MB/s in and out:", [[round(rate) for rate in way] for way in rates], "KiB grown by:", grown)
+    assert max(grown.values()) <= GROWTH_KIB, (grown, before)
+    best = [max(way) for way in zip(*rates)]
+    assert best[0] >= IN_MB_S and best[1] >= OUT_MB_S, rates
 
 
 def test_what_a_file_is(iron, vm):
