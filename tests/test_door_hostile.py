@@ -183,7 +183,7 @@ CONNECTS = """
 import socket, sys
 for _ in range(30000):
     s = socket.socket()
-    s.connect((sys.argv[1], 80))
+    s.connect_ex((sys.argv[1], 80))  # a reset may overtake connect's return
     s.close()
 """
 

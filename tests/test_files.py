@@ -254,10 +254,10 @@ def test_it_is_on_record(iron, vm):
     put(iron, vm, "/tmp/recorded", b"12345", user="root")
     get(iron, vm, "/tmp/recorded", user="root")
 
-    def both():
-        found = [e for e in iron.api("GET", f"/audit/events?kind=files&vm_id={vm['id']}&limit=20").json["data"] if e["detail"].get("path") == "/tmp/recorded"]
-        return found if len(found) == 4 else None
-    found = wait_for("the records", both)
+    def recorded():
+        return [e for e in iron.api("GET", f"/audit/events?kind=files&vm_id={vm['id']}&limit=20").json["data"] if e["detail"].get("path") == "/tmp/recorded"]
+
+    found = wait_for("the records", lambda: len(recorded()) == 4 and recorded(), explain=recorded)
     assert [(e["action"], e["outcome"]) for e in reversed(found)] == [("write", "accepted"), ("write", "done"), ("read", "accepted"), ("read", "done")]
     assert found[-2]["detail"]["bytes_sent"] == 5 and found[0]["detail"]["bytes_received"] == 5
     assert all(e["key_name"] == "test" and e["vm_id"] == vm["id"] for e in found)
