@@ -142,7 +142,7 @@ static void man(void)
 	       "130\nInterrupted.\n.El\n"
 	       ".Pp\n.Cm exec , attach\nand\n.Cm run\nexit with the command's own code, 128 + N when signal N ended "
 	       "it.\n"
-	       ".Sh SEE ALSO\n.Xr iron.yaml 5 ,\n.Xr iron-recipe 5 ,\n.Xr irond 8\n");
+	       ".Sh SEE ALSO\n.Xr iron-recipe 5 ,\n.Xr iron.yaml 5 ,\n.Xr irond 8\n");
 }
 
 int main(int argc, char **argv)
