@@ -116,6 +116,12 @@ static void on_local_get(struct ipc_peer *peer, const struct ipc_msg *m, void *u
 	ipc_reply_result(peer, m->txn, 0, "", is_local(IPC_RECORD(m, msg_local_get)->address));
 }
 
+/* iron-control gave up its channel to it, as one that breaks the protocol or does not read. */
+static void on_api_lost(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
+{
+	role_kill(broker_of(user)->api);
+}
+
 struct roles_query {
 	struct broker *b;
 	struct reply to;
@@ -161,6 +167,7 @@ const struct ipc_rule requests_of_control[] = {
 	{MSG_TYPE_msg_host_get, 0, IPC_REQUEST, on_host_get},
 	{MSG_TYPE_msg_local_get, 0, IPC_REQUEST, on_local_get},
 	{MSG_TYPE_msg_roles_get, 0, IPC_REQUEST, on_roles_get},
+	{MSG_TYPE_msg_api_lost, 0, IPC_NOTICE, on_api_lost},
 };
 const size_t n_requests_of_control = ARRAY_SIZE(requests_of_control);
 

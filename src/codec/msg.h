@@ -106,6 +106,7 @@
 	M(99, row_me, 0)                                                                                               \
 	/* the record, read: iron-api -> iron-control, and its rows */                                                 \
 	M(137, msg_local_get, 0)                                                                                       \
+	M(126, msg_api_lost, 0)                                                                                        \
 	M(138, msg_index_get, 0)                                                                                       \
 	M(139, msg_index, 0)                                                                                           \
 	M(140, msg_summary_get, 0)                                                                                     \

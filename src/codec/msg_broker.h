@@ -160,6 +160,10 @@ WIRE_DECLARE(msg_local_get, MSG_LOCAL_GET_FIELDS);
  * that is between two lives is "starting" or "down". */
 #define MSG_ROLES_GET_FIELDS(F, T)
 WIRE_DECLARE(msg_roles_get, MSG_ROLES_GET_FIELDS);
+
+/* iron-control gave up its channel to an iron-api that lives on: it is started anew, and linked again. */
+#define MSG_API_LOST_FIELDS(F, T)
+WIRE_DECLARE(msg_api_lost, MSG_API_LOST_FIELDS);
 #define MSG_ROLE_ROW_FIELDS(F, T)                                                                                      \
 	F(T, str, name, 31)                                                                                            \
 	F(T, u64, id, 0)                                                                                               \

@@ -483,7 +483,13 @@ static void on_stats_get(struct ipc_peer *p, const struct ipc_msg *m, void *user
 	ipc_reply(p, m->txn, MSG_TYPE_msg_vm_stats, &s, NULL, 0);
 }
 
+static void on_api_lost(struct ipc_peer *p, const struct ipc_msg *m, void *user)
+{
+	((struct fake *)user)->api_lost++;
+}
+
 static const struct ipc_rule irond_rules[] = {
+	{MSG_TYPE_msg_api_lost, 0, IPC_NOTICE, on_api_lost},
 	{MSG_TYPE_msg_vm_stats_get, 0, IPC_REQUEST, on_stats_get},
 	{MSG_TYPE_msg_vm_prepare, 0, IPC_REQUEST, on_prepare},
 	{MSG_TYPE_msg_vm_start, 0, IPC_REQUEST, on_start},

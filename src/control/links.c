@@ -144,6 +144,9 @@ static void link_closed(struct ipc_peer *p, const char *reason, void *user)
 	uint64_t id = k->id;
 
 	log_info("channel closed", "peer=%s id=%llu reason=%s", k->name, (unsigned long long)id, log_quote(reason));
+	/* one that lives on would never be linked again */
+	if (role == ROLE_API && strcmp(reason, "closed by peer") != 0)
+		ipc_notify(l->irond, MSG_TYPE_msg_api_lost, &(struct msg_api_lost){}, NULL, 0);
 	link_store(l, role, id, NULL);
 	link_free(k);
 	l->events.on_gone(role, id, l->user);
@@ -171,6 +174,8 @@ static void on_peer(struct ipc_peer *irond, const struct ipc_msg *m, void *user)
 		return;
 	}
 	link_store(l, role, k->id, k);
+	if (role == ROLE_API)
+		ipc_peer_pause_above(k->peer, LINKS_API_QUEUE);
 	l->events.on_peer(role, k->id, k->peer, l->user);
 }
 

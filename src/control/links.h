@@ -18,6 +18,10 @@ struct links_events {
 	void (*on_audit)(struct ipc_peer *peer, const struct ipc_msg *m, void *user);
 };
 
+/* Bytes on their way to iron-api above which nothing more is read of it, and no request that waited goes on. What one
+ * answer adds to them (a page of 500, 5 MiB of rules) is within what a channel's queue takes. */
+#define LINKS_API_QUEUE ((size_t)4 << 20)
+
 struct links;
 
 /* Owns irond_fd, also on failure (NULL). */

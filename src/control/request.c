@@ -11,6 +11,8 @@
 #include "control/links.h"
 #include "model/name.h"
 
+#define CROWDED_MS 10
+
 static struct ipc_peer *asker(const struct request *r)
 {
 	return r->root ? links_irond(r->control->links) : links_get(r->control->links, ROLE_API, 0);
@@ -281,13 +283,25 @@ void requests_wake(struct control *c, uint64_t vm)
 		}
 }
 
+/* Many that waited for one thing do not all answer at once to an iron-api that is slow to read. */
+static bool crowded(const struct request *r)
+{
+	static const struct timeval later = {.tv_usec = CROWDED_MS * 1000L};
+	struct ipc_peer *api = r->root ? NULL : asker(r);
+
+	if (!api || ipc_peer_queued(api) <= LINKS_API_QUEUE)
+		return false;
+	event_add(r->control->wake, &later);
+	return true;
+}
+
 /* A handler may free any request by what it changes: begin anew after each. */
 void requests_run_woken(struct control *c)
 {
 	struct request *r = c->requests;
 
 	while (r) {
-		if (!r->woken || r->waiting) {
+		if (!r->woken || r->waiting || crowded(r)) {
 			r = r->next;
 			continue;
 		}

@@ -36,13 +36,14 @@ struct ipc_peer {
 	struct event_base *base;
 	const char *name;
 	int fd;
-	struct event *readable, *writable;
+	struct event *readable, *writable, *full; /* full: active once the queue was: the loop closes the peer */
 	const struct ipc_rule *rules;
 	size_t nrules;
 	ipc_closed *closed;
 	void *user;
 	struct queued *head, **tail;
-	size_t queued_bytes;
+	size_t queued_bytes, pause_bytes; /* above pause_bytes (0: never) nothing is read */
+	bool overflowed, paused;
 	struct map calls;
 	uint32_t next_txn;
 	unsigned busy;  /* handlers on the stack: the peer is not freed under them */
@@ -94,6 +95,8 @@ static void release_socket(struct ipc_peer *p)
 		event_free(take_ptr(p->readable));
 	if (p->writable)
 		event_free(take_ptr(p->writable));
+	if (p->full)
+		event_free(take_ptr(p->full));
 	if (p->fd >= 0)
 		close(take_fd(p->fd));
 	while (p->head) {
@@ -221,13 +224,23 @@ static ssize_t receive(int fd, void *space, int fds[MSG_MAX_FDS], size_t *ret_nf
 	return n;
 }
 
+/* Whether there is enough on its way to the peer for now; on_writable goes on. */
+static bool pause_reading(struct ipc_peer *p)
+{
+	if (p->pause_bytes && p->queued_bytes > p->pause_bytes) {
+		p->paused = true;
+		event_del(p->readable);
+	}
+	return p->paused;
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
 	static uint8_t space[MSG_MAX];
 	struct ipc_peer *p = arg;
 
 	enter(p);
-	for (int i = 0; i < TURN_MAX && p->fd >= 0; i++) {
+	for (int i = 0; i < TURN_MAX && p->fd >= 0 && !p->overflowed && !pause_reading(p); i++) {
 		_Alignas(16) char record[MSG_RECORD_MAX];
 		int fds[MSG_MAX_FDS];
 		struct ipc_msg m = {.record = record, .fds = fds};
@@ -290,14 +303,25 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 			p->tail = &p->head;
 		p->queued_bytes -= q->len;
 		queued_free(q);
+		if (p->paused && p->queued_bytes <= p->pause_bytes) {
+			p->paused = false;
+			event_add(p->readable, NULL);
+		}
 	}
 	event_del(p->writable);
+}
+
+/* From the loop: whoever filled the queue may be in the middle of what the end of the peer takes away. */
+static void on_full(evutil_socket_t fd, short what, void *arg)
+{
+	violation(arg, "does not read: queue full", 0);
 }
 
 static int enqueue(struct ipc_peer *p, const struct buf *b, const int *fds, size_t nfds)
 {
 	if (p->queued_bytes + b->len > QUEUE_MAX) {
-		violation(p, "does not read: queue full", 0);
+		p->overflowed = true;
+		event_active(p->full, 0, 0);
 		return -ENOBUFS;
 	}
 	struct queued *q = xmalloc(sizeof *q + b->len);
@@ -325,6 +349,8 @@ static int transmit(struct ipc_peer *p, uint32_t txn, enum msg_type type, const 
 
 	if (!p || p->fd < 0)
 		return -EPIPE;
+	if (p->overflowed)
+		return -ENOBUFS;
 	if (nfds > MSG_MAX_FDS)
 		return -EINVAL;
 	int r = msg_encode(type, txn, record, &b);
@@ -353,7 +379,8 @@ struct ipc_peer *ipc_peer_create(struct event_base *base, int fd, const char *na
 	evutil_make_socket_nonblocking(fd);
 	p->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, p);
 	p->writable = event_new(base, fd, EV_WRITE | EV_PERSIST, on_writable, p);
-	if (!p->readable || !p->writable || event_add(p->readable, NULL)) {
+	p->full = event_new(base, -1, 0, on_full, p);
+	if (!p->readable || !p->writable || !p->full || event_add(p->readable, NULL)) {
 		release_socket(p);
 		peer_free(p);
 		return NULL;
@@ -421,6 +448,11 @@ int ipc_call(struct ipc_peer *p, enum msg_type type, const void *record, const i
 bool ipc_peer_is_open(const struct ipc_peer *p)
 {
 	return p && p->fd >= 0;
+}
+
+void ipc_peer_pause_above(struct ipc_peer *p, size_t bytes)
+{
+	p->pause_bytes = bytes;
 }
 
 size_t ipc_peer_queued(const struct ipc_peer *p)

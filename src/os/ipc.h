@@ -40,7 +40,8 @@ struct ipc_peer *ipc_peer_create(struct event_base *base, int fd, const char *na
 void ipc_peer_destroy(struct ipc_peer *peer); /* NULL allowed; pending calls are answered with NULL */
 
 /* Queued and sent as the socket takes it. Descriptors are duplicated: the caller keeps its own. -EMSGSIZE, -EINVAL (record
- * out of bounds), -EPIPE (closed), -ENOBUFS (queue full: the channel is closed). */
+ * out of bounds), -EPIPE (closed), -ENOBUFS (queue full: nothing more is sent,
+ * and the loop closes the channel, after the caller has returned). */
 int ipc_notify(struct ipc_peer *peer, enum msg_type type, const void *record, const int *fds, size_t nfds);
 int ipc_reply(struct ipc_peer *peer, uint32_t txn, enum msg_type type, const void *record, const int *fds, size_t nfds);
 /* msg_result in short. */
@@ -56,6 +57,9 @@ int ipc_call(struct ipc_peer *peer, enum msg_type type, const void *record, cons
 bool ipc_peer_is_open(const struct ipc_peer *peer);
 /* Bytes queued and not sent yet. */
 size_t ipc_peer_queued(const struct ipc_peer *peer);
+/* While more than this is queued nothing is read: a peer that asks faster than it takes the answers waits. For one end of
+ * a channel alone: two that wait for each other wait for ever. */
+void ipc_peer_pause_above(struct ipc_peer *peer, size_t bytes);
 
 /* A pair with large buffers, both ends close-on-exec and non-blocking. */
 int ipc_socketpair(int ret_fds[2]);

@@ -30,6 +30,9 @@ static void on_control_closed(struct ipc_peer *peer, const char *reason, void *u
 		p->control = NULL;
 	}
 	ipc_peer_destroy(peer);
+	/* given up from here, it lives on and would not be linked again: this role is started anew, and is */
+	if (strcmp(reason, "closed by peer") != 0)
+		event_base_loopbreak(p->base);
 }
 
 /* It answers; it never asks. */
