@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "broker/broker_conf.h"
 #include "broker/vm_impl.h"
+#include "model/spec.h"
 #include "os/fdutil.h"
 #include "os/ipc.h"
 #include "os/pidfd.h"
@@ -19,8 +20,6 @@
 #define DOOR_TIMEOUT_MS 5000
 #define END_TIMEOUT_MS 2000
 #define ROLE_GRACE_MS 2000
-#define TB_MIB 64       /* QEMU's translation cache under TCG */
-#define OVERHEAD_MIB 96 /* QEMU itself (DESIGN.md, section 4) */
 #define QEMU_PIDS 128
 #define ROLE_MEMORY_MIB 256
 #define ROLE_PIDS 8
@@ -500,7 +499,7 @@ int vm_make_groups(struct vm *v, bool take_running, struct error *reterr)
 	int (*const make)(struct cgroup_host *, const char *, const struct cgroup_limits *, struct cgroup **,
 			  struct error *) = take_running ? cgroup_take : cgroup_create;
 	const struct cgroup_limits qemu = {
-		.memory_bytes = ((uint64_t)v->record.memory_mib + TB_MIB + OVERHEAD_MIB) << 20,
+		.memory_bytes = ((uint64_t)v->record.memory_mib + SPEC_OVERHEAD_MIB) << 20,
 		.cpu_percent = v->record.vcpus * 100,
 		.cpu_weight = v->record.vcpus * CGROUP_WEIGHT_VCPU,
 		.pids = QEMU_PIDS,

@@ -22,7 +22,8 @@ struct shape {
 };
 
 #define SPEC_DISK_DEFAULT_GIB 10
-/* QEMU itself and, under TCG, its translation buffer, on top of the guest's memory: the cgroup's limit. */
+/* On top of the guest's memory, in the cgroup's limit and in what the budget counts: QEMU itself (96) and its translation
+ * cache (64), which only TCG fills; added on every host, so that a VM costs the same everywhere. */
 #define SPEC_OVERHEAD_MIB (64 + 96)
 
 /* What is 0 becomes the default: the first shape's (without one: 2 vCPU and 2 GiB), and 10 GiB. */
