@@ -356,7 +356,7 @@ def test_the_whole_of_a_create(api):
     ("/vms?status_detail=run", "status_detail"), ("/vms?label=x", "labels"), ("/vms?sort=size", "sort"), ("/vms?order=up", "order"),
     ("/vms?name=a&name=b", "name"), ("/vms?name=%1b", "name"), ("/vms?na%6de=", "name"), (f"/vms/{VM}?wait=gone", "wait"),
     (f"/vms/{VM}?timeout_s=5", "timeout_s"), (f"/vms/{VM}?wait=ready&timeout_s=26", "timeout_s"), (f"/vms/{VM}?force=true", "force"),
-    ("/egress/rules?limit=201", "limit"), ("/audit/egress?limit=501", "limit"), ("/audit/egress?verdict=x", "verdict"),
+    ("/egress/rules?limit=201", "limit"), ("/egress/rules?sort=updated_at", "sort"), (f"/vms/{VM}/egress/rules?sort=updated_at", "sort"), ("/audit/egress?limit=501", "limit"), ("/audit/egress?verdict=x", "verdict"),
     ("/audit/egress?allowed=1", "allowed"), ("/audit/egress?vm_id=demo", "vm_id"), ("/audit/egress?since=yesterday", "since"),
     ("/audit/egress?protocol=icmpv6", "protocol"), ("/keys?x=1", "x"), ("/me?x=1", "x"), ("/host?verbose=true", "verbose")])
 def test_bad_queries_name_the_parameter(api, path, field):

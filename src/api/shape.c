@@ -74,7 +74,7 @@ static const struct field rule_list_query[] = {
 	{"name", FIELD_TEXT, .lo = 1, .hi = 63, AT(msg_rule_list, name), .doc = "Exactly this name"},
 	{"cursor", FIELD_TEXT, .plus = true, .lo = 1, .hi = 255, AT(msg_rule_list, cursor), .doc = "Of the page before"},
 	{"limit", FIELD_U32, .lo = 1, .hi = 200, .absent = 50, AT(msg_rule_list, limit), .doc = "Items a page"},
-	{"sort", FIELD_CHOICE, .base = 1, .choices = "created_at|updated_at|name", AT(msg_rule_list, sort), .doc = "By what"},
+	{"sort", FIELD_CHOICE, .base = 1, .choices = "created_at|name", AT(msg_rule_list, sort), .doc = "By what"},
 	{"order", FIELD_CHOICE, .base = 1, .choices = ORDERS, AT(msg_rule_list, order), .doc = "Which way"},
 };
 static const struct field_set rule_list = SET(rule_list_query);

@@ -113,7 +113,7 @@ WIRE_DECLARE(msg_policy_put, MSG_POLICY_PUT_FIELDS);
 	F(T, str, name, 63)                                                                                            \
 	F(T, str, cursor, 255)                                                                                         \
 	F(T, u32, limit, 200)                                                                                          \
-	F(T, u8, sort, 3)                                                                                              \
+	F(T, u8, sort, 2)                                                                                              \
 	F(T, u8, order, 2)
 WIRE_DECLARE(msg_rule_list, MSG_RULE_LIST_FIELDS);
 

@@ -5,7 +5,8 @@
 #define RULE_COLUMNS                                                                                                   \
 	"SELECT id, vm IS NULL, name, host, cidr, ports, methods, paths, tls, action, addresses, preset, comment,"     \
 	" created_at FROM rules WHERE "
-#define SORT_NAME 3
+
+enum rule_sort { SORT_DEFAULT, SORT_CREATED, SORT_NAME }; /* msg_rule_list.sort */
 
 /* The caller's VM is of the workspace: looked at again, since a foreign key knows only that it exists. */
 static int vm_is_there(struct store *s, uint64_t workspace, uint64_t vm)
