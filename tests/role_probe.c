@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <net/if.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -89,6 +90,20 @@ static int try_unshare(const char *arg)
 static int try_socket(const char *arg)
 {
 	return result(socket(atoi(arg), SOCK_DGRAM, 0));
+}
+
+static int try_pair(const char *arg)
+{
+	int fds[2];
+
+	return result(socketpair(AF_UNIX, SOCK_STREAM, 0, fds));
+}
+
+static int try_thread(const char *arg)
+{
+	pthread_t t;
+
+	return -pthread_create(&t, NULL, (void *(*)(void *))(uintptr_t)getpid, NULL);
 }
 
 static int try_packet(const char *arg)
@@ -207,6 +222,8 @@ static const struct {
 	{"setns", try_setns},
 	{"unshare", try_unshare},
 	{"socket", try_socket},
+	{"pair", try_pair},
+	{"thread", try_thread},
 	{"packet", try_packet},
 	{"bind", try_bind},
 	{"connect_unix", try_connect_unix},
@@ -230,6 +247,7 @@ static const struct {
 } roles[] = {
 	{"none", NULL},       {"iron-api", &sandbox_api},       {"iron-control", &sandbox_control},
 	{"iron-vm", &sandbox_vm}, {"iron-egress", &sandbox_egress}, {"iron-audit", &sandbox_audit},
+	{"iron-recipe", &sandbox_recipe}, {"iron-worker flatten", &sandbox_flatten},
 };
 
 static int run(action *a, const char *arg)

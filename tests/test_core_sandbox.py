@@ -1,4 +1,4 @@
-"""The walls of each role: what it must not do kills it or is refused
+"""The walls of each role and job: what it must not do kills it or is refused
 
 role_probe enters the very walls that the role enters (its *_sandbox.c is linked in) and tries one thing. For each thing there
 is a positive control: without walls, as root, it works here and now, so a refusal is the walls' doing."""
@@ -15,9 +15,13 @@ import pytest
 from harness import BUILD, wait_for
 
 PROBE = BUILD / "tests" / "role_probe"
-ROLES = {"iron-api": 3900001, "iron-control": 3900002, "iron-vm": 3900003, "iron-egress": 3900004, "iron-audit": 3900005}
+ROLES = {"iron-api": 3900001, "iron-control": 3900002, "iron-vm": 3900003, "iron-egress": 3900004, "iron-audit": 3900005,
+         "iron-recipe": 3900006, "iron-worker flatten": 3900007}
 UNIX, INET, INET6, NETLINK, VSOCK, ALG = 1, 2, 10, 16, 40, 38
-FAMILIES = {"iron-api": set(), "iron-control": set(), "iron-vm": {UNIX}, "iron-egress": {INET, INET6}, "iron-audit": set()}
+FAMILIES = {"iron-api": set(), "iron-control": set(), "iron-vm": {UNIX}, "iron-egress": {INET, INET6}, "iron-audit": set(),
+            "iron-recipe": {INET, INET6}, "iron-worker flatten": set()}
+PAIRS = {"iron-vm", "iron-recipe"}
+THREADS = {"iron-audit"}
 OTHER_UID = 3900100
 
 
@@ -137,6 +141,14 @@ def test_its_own_work_goes_on(place, role):
 def test_socket_families(place, role, family):
     got = probe(role, "socket", str(family), place.state)
     assert got == ("worked" if family in FAMILIES[role] else "killed")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_pairs_and_threads(place, role):
+    """A pair connects to nobody, so it may be had without the family's sockets; a thread is no process."""
+    assert probe(role, "pair", "", place.state) == ("worked" if role in PAIRS else "killed")
+    assert probe(role, "thread", "", place.state) == ("worked" if role in THREADS else "killed")
+    assert (probe("none", "pair"), probe("none", "thread")) == ("worked", "worked")
 
 
 @pytest.mark.parametrize("family", [UNIX, INET, INET6, NETLINK])

@@ -27,8 +27,9 @@ struct sandbox_path {
 	unsigned access;  /* enum sandbox_access */
 };
 
-/* Socket families that socket(2) and socketpair(2) may be called with. */
-enum sandbox_family { SANDBOX_UNIX = 1, SANDBOX_INET = 2, SANDBOX_INET6 = 4, SANDBOX_NETLINK = 8 };
+/* Socket families that socket(2) and socketpair(2) may be called with. SANDBOX_PAIR is socketpair alone: with connect(2),
+ * SANDBOX_UNIX reaches any socket whose file permissions allow it. */
+enum sandbox_family { SANDBOX_UNIX = 1, SANDBOX_INET = 2, SANDBOX_INET6 = 4, SANDBOX_NETLINK = 8, SANDBOX_PAIR = 16 };
 
 struct sandbox {
 	const char *role;                 /* for messages */

@@ -115,9 +115,9 @@ static int add_families(scmp_filter_ctx ctx, unsigned families)
 			continue;
 		struct scmp_arg_cmp family = SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)table[i].family);
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, family);
-		if (r == 0 && table[i].family == AF_UNIX)
-			r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 1, family);
 	}
+	if (r == 0 && families & (SANDBOX_UNIX | SANDBOX_PAIR))
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
 	return r;
 }
 

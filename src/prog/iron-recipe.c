@@ -5,7 +5,7 @@
  *
  * with the job as JSON on standard input (broker/image_scripts.c); what it says to people goes to descriptor 3, a line each,
  * and why it failed to standard error. It is a client of the public API like any other, and what it reads (the guest's output
- * above all) is hostile: it runs as iron-work, opens nothing, and talks to one address. */
+ * above all) is hostile: it runs as iron-work and in walls (iron-recipe_sandbox.c) in which it opens no file and starts nothing. */
 #include <errno.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -16,21 +16,11 @@
 #include <string.h>
 
 #include "base/text.h"
-#include "os/sandbox.h"
 #include "prog/iron-recipe.h"
+#include "prog/sandboxes.h"
 
 #define JOB_MAX_BYTES ((size_t)64 << 20)
 #define PROGRESS_FD 3
-
-static const struct sandbox walls = {
-	.role = "iron-recipe",
-	.syscalls = (const char *const[]){"socket", "connect", "socketpair", "getrandom", "clone", "clone3", NULL},
-	.families = SANDBOX_UNIX | SANDBOX_INET | SANDBOX_INET6,
-	.max_files = 64,
-	.max_memory_mib = 512,
-};
-/* What the C library and OpenSSL look up for themselves. */
-static const struct sandbox_path paths[] = {{0}};
 
 void say(const char *fmt, ...)
 {
@@ -132,7 +122,7 @@ int main(int argc, char **argv)
 		return usage();
 	signal(SIGPIPE, SIG_IGN);
 	clearenv();
-	int r = sandbox_enter(&walls, (uid_t)uid, (gid_t)gid, paths, false, NULL, &e);
+	int r = sandbox_enter(&sandbox_recipe.walls, (uid_t)uid, (gid_t)gid, sandbox_recipe.paths, false, NULL, &e);
 	if (r == 0)
 		r = work(argv[5], &e);
 	if (r < 0)

@@ -7,7 +7,7 @@
 
 #include "base/cleanup.h"
 #include "codec/qcow2.h"
-#include "os/sandbox.h"
+#include "prog/sandboxes.h"
 
 enum { OVERLAY_FD = 4, DISK_FD = 5 };
 
@@ -16,14 +16,6 @@ struct flatten {
 	uint64_t file_bytes;
 	uint8_t *table, *cluster; /* a cluster each */
 };
-
-static const struct sandbox walls = {
-	.role = "iron-worker flatten",
-	.syscalls = (const char *const[]){"fallocate", "ftruncate", NULL},
-	.max_files = 16,
-	.max_memory_mib = 64,
-};
-static const struct sandbox_path no_path[] = {{0}};
 
 /* n bytes; what is beyond the end of the file is zeros. */
 static int read_at(uint8_t *p, size_t n, uint64_t offset)
@@ -123,7 +115,7 @@ int flatten_run(uid_t uid, gid_t gid, uint64_t bytes)
 	struct flatten f = {.table = xmalloc(QCOW2_CLUSTER), .cluster = xmalloc(QCOW2_CLUSTER)};
 	struct error e = {0};
 
-	int r = sandbox_enter(&walls, uid, gid, no_path, false, NULL, &e);
+	int r = sandbox_enter(&sandbox_flatten.walls, uid, gid, sandbox_flatten.paths, false, NULL, &e);
 	if (r == 0)
 		r = flatten(&f, bytes, &e);
 	if (r < 0)

@@ -1,5 +1,6 @@
 #pragma once
-/* How a role starts, and the walls of each. (iron-worker's walls are its jobs' own; see its main.)
+/* How a role starts, and the walls of each. (The image builder's are its own: see iron-worker.c. iron-recipe and
+ * `iron-worker flatten` are no roles: they enter their constant of the same kind by sandbox_enter.)
  *
  * Convention. Role R's walls are one constant `const struct role_sandbox sandbox_R` in src/prog/iron-R_sandbox.c,
  * linked into iron-R and into tests/role_probe, which enters the very same walls and then tries what must not work. Its
@@ -34,7 +35,7 @@ struct role_sandbox {
 	struct sandbox_path paths[ROLE_PATHS_MAX];
 };
 
-extern const struct role_sandbox sandbox_api, sandbox_control, sandbox_vm, sandbox_egress, sandbox_audit;
+extern const struct role_sandbox sandbox_api, sandbox_control, sandbox_vm, sandbox_egress, sandbox_audit, sandbox_recipe, sandbox_flatten;
 
 struct role_args {
 	uid_t uid;
