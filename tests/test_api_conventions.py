@@ -358,7 +358,7 @@ def test_the_whole_of_a_create(api):
     (f"/vms/{VM}?timeout_s=5", "timeout_s"), (f"/vms/{VM}?wait=ready&timeout_s=26", "timeout_s"), (f"/vms/{VM}?force=true", "force"),
     ("/egress/rules?limit=201", "limit"), ("/egress/rules?sort=updated_at", "sort"), (f"/vms/{VM}/egress/rules?sort=updated_at", "sort"), ("/audit/egress?limit=501", "limit"), ("/audit/egress?verdict=x", "verdict"),
     ("/audit/egress?allowed=1", "allowed"), ("/audit/egress?vm_id=demo", "vm_id"), ("/audit/egress?since=yesterday", "since"),
-    ("/audit/egress?protocol=icmpv6", "protocol"), ("/keys?x=1", "x"), ("/me?x=1", "x"), ("/host?verbose=true", "verbose")])
+    ("/audit/egress?protocol=icmpv6", "protocol"), ("/audit/events?kind=log", "kind"), ("/keys?x=1", "x"), ("/me?x=1", "x"), ("/host?verbose=true", "verbose")])
 def test_bad_queries_name_the_parameter(api, path, field):
     message = error(api.call("GET", path), 422, "validation_error")
     assert message.startswith(field), message
@@ -392,6 +392,18 @@ def test_queries_arrive(api):
     assert api.control.seen[-1].wait_ms == 3000
     api.call("GET", f"/vms/{VM}?wait=ready")
     assert api.control.seen[-1].wait_ms == 25000
+
+
+def test_each_kind_of_event_can_be_asked_for(api):
+    """What is written is what the question takes, the description lists and the refusal names: codec/record.h's one table."""
+    kinds = ["api", "exec", "files", "vm", "key", "rule", "policy", "image", "audit", "daemon"]
+    for kind in kinds:
+        api.call("GET", f"/audit/events?kind={kind}")
+        assert api.control.seen[-1].kind == kind.encode()
+    message = error(api.call("GET", "/audit/events?kind=login"), 422, "validation_error")
+    assert message == "kind must be " + ", ".join(kinds[:-1]) + " or daemon"
+    parameters = api.call("GET", "/openapi.json").json["paths"]["/audit/events"]["get"]["parameters"]
+    assert next(p for p in parameters if p["name"] == "kind")["schema"]["enum"] == kinds
 
 
 # --- the record ---

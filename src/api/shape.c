@@ -348,7 +348,7 @@ static const struct field summary_query[] = {
 static const struct field_set summary = SET(summary_query);
 
 static const struct field generals_query[] = {
-	{"kind", FIELD_TEXT, .lo = 1, .hi = 31, AT(msg_generals_list, kind), .doc = "api, exec, files, key, rule, policy, vm, image, daemon ..."},
+	{"kind", FIELD_TEXT, .hi = 31, .choices = EVENT_KINDS, AT(msg_generals_list, kind), .doc = "Exactly this kind"},
 	{"vm_id", FIELD_ID, .choices = "vm_", AT(msg_generals_list, vm), .doc = "About this VM"},
 	{"key_id", FIELD_ID, .choices = "key_", AT(msg_generals_list, key), .doc = "Done with this key"},
 	{"since", FIELD_TIME, AT(msg_generals_list, since), .doc = "From here on; makes the order asc"},

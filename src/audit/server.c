@@ -343,7 +343,7 @@ static int record_start(struct audit_server *s, const struct audit_recovery *rec
 	snprintf(detail, sizeof detail, "{\"last_seq\":%llu,\"segment\":%llu,\"cut_bytes\":%llu}",
 		 (unsigned long long)recovery->last_seq, (unsigned long long)recovery->segment,
 		 (unsigned long long)recovery->cut_bytes);
-	struct record_event e = {.kind = STR("daemon"), .action = STR("journal_opened"),
+	struct record_event e = {.kind = STR(EVENT_DAEMON), .action = STR("journal_opened"),
 				 .outcome = recovery->cut_bytes ? STR("recovered") : STR("ok"), .detail = str_of(detail)};
 	int r = wire_encode(&record_event_wire, &e, &payload);
 	struct audit_entry entry = {RECORD_EVENT, buf_str(&payload)};

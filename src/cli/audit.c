@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "cli/command.h"
+#include "codec/record.h"
 
 #define FOLLOW_PAUSE_MS 500
 #define MISSES_MAX 120
@@ -398,7 +399,7 @@ static const struct arg_option egress_options[] = {
 static const struct arg_option events_options[] = {
 	FOLLOW_OPTIONS,
 	SPAN_OPTIONS,
-	{"kind", 0, "KIND", "api, exec, files, vm, key, rule, policy, image, daemon …"},
+	{"kind", 0, EVENT_KINDS, "exactly this kind"},
 	{"key", 0, "KEY", "only what was done with this key, by id or name"},
 	{0}};
 static const struct arg_option summary_options[] = {

@@ -62,8 +62,22 @@ WIRE_DECLARE(record_dns, RECORD_DNS_FIELDS);
 	F(T, str, reason, 63)                                                                                          \
 	F(T, u32, count, 0)
 WIRE_DECLARE(record_drop, RECORD_DROP_FIELDS);
-/* Everything on record that is not egress. kind: "api", "exec", "files", "vm", "key", "rule", "policy", "daemon".
- * detail: a JSON object without secrets. */
+/* The kinds of event, for who writes them and for who asks for one. */
+#define EVENT_API "api"
+#define EVENT_EXEC "exec"
+#define EVENT_FILES "files"
+#define EVENT_VM "vm"
+#define EVENT_KEY "key"
+#define EVENT_RULE "rule"
+#define EVENT_POLICY "policy"
+#define EVENT_IMAGE "image"
+#define EVENT_AUDIT "audit"
+#define EVENT_DAEMON "daemon"
+#define EVENT_KINDS                                                                                                    \
+	EVENT_API "|" EVENT_EXEC "|" EVENT_FILES "|" EVENT_VM "|" EVENT_KEY "|" EVENT_RULE "|" EVENT_POLICY            \
+		  "|" EVENT_IMAGE "|" EVENT_AUDIT "|" EVENT_DAEMON
+
+/* Everything on record that is not egress. kind: one of EVENT_KINDS. detail: a JSON object without secrets. */
 #define RECORD_EVENT_FIELDS(F, T)                                                                                      \
 	F(T, str, kind, 31)                                                                                            \
 	F(T, str, action, 63)                                                                                          \

@@ -55,7 +55,7 @@ static void write_event(struct calls *c, const struct stream *s, struct detail *
 
 	snprintf(status, sizeof status, "%u", s->status);
 	struct record_event e = {
-		.kind = STR("api"),
+		.kind = STR(EVENT_API),
 		.action = str_of(op ? op->name : "none"),
 		.workspace = s->workspace,
 		.vm = vm,

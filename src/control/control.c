@@ -60,7 +60,7 @@ static void send_workspaces(struct control *c, struct ipc_peer *irond, uint32_t 
 
 static void on_index_get(struct control *c, struct ipc_peer *p, const struct ipc_msg *m)
 {
-	static const struct record_event asked = {.kind = STR("audit"), .action = STR("reindex"), .address = STR("root"),
+	static const struct record_event asked = {.kind = STR(EVENT_AUDIT), .action = STR("reindex"), .address = STR("root"),
 						  .outcome = STR("accepted"), .detail = STR("{}")};
 	struct tail_status s;
 	int code = 0;

@@ -16,7 +16,7 @@ void daemons_note(struct journal *j, const char *action, enum role role, uint64_
 	if (role == ROLE_EGRESS)
 		detail_add_id(&d, "workspace_id", "ws_", id);
 	struct record_event e = {
-		.kind = STR("daemon"),
+		.kind = STR(EVENT_DAEMON),
 		.action = str_of(action),
 		.vm = role == ROLE_VM ? id : 0,
 		.outcome = STR("ok"),
@@ -36,7 +36,7 @@ void images_note(struct journal *j, struct store *store, const struct msg_image 
 	detail_add_id(&d, "image", "img_", image->id);
 	detail_add(&d, "name", image->name);
 	detail_add(&d, "hash", image->hash);
-	struct record_event e = {.kind = STR("image"), .action = STR("added"), .address = STR("root"), .outcome = STR("ok"),
+	struct record_event e = {.kind = STR(EVENT_IMAGE), .action = STR("added"), .address = STR("root"), .outcome = STR("ok"),
 				 .detail = detail_end(&d)};
 	journal_note(j, &e);
 }

@@ -73,7 +73,7 @@ static void note_loss(struct journal *j)
 	if (!j->lost)
 		return;
 	snprintf(detail, sizeof detail, "{\"lost\":%llu}", (unsigned long long)j->lost);
-	struct record_event e = {.kind = STR("daemon"), .action = STR("records_lost"), .outcome = STR("lost"),
+	struct record_event e = {.kind = STR(EVENT_DAEMON), .action = STR("records_lost"), .outcome = STR("lost"),
 				 .detail = str_of(detail)};
 	if (add_event(&j->notes, &e) == 0)
 		j->lost = 0;

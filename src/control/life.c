@@ -99,7 +99,7 @@ void life_note(struct life *f, const char *action, const char *reason)
 
 	detail_add(&d, "reason", str_of(reason));
 	detail_add_u64(&d, "generation", f->generation);
-	struct record_event e = {.kind = STR("vm"), .action = str_of(action), .workspace = f->workspace, .vm = f->id,
+	struct record_event e = {.kind = STR(EVENT_VM), .action = str_of(action), .workspace = f->workspace, .vm = f->id,
 				 .outcome = str_of(vm_state_detail(f->state)), .detail = detail_end(&d)};
 	journal_note(f->lives->journal, &e);
 }

@@ -73,7 +73,7 @@ static bool set_mode(struct request *r, const struct store_vm *vm, uint8_t mode)
 	if (r->applied)
 		return true;
 	detail_add(&d, "mode", str_of(names[mode]));
-	if (!request_on_record(r, "policy", "set_mode", vm->row.id, &d))
+	if (!request_on_record(r, EVENT_POLICY, "set_mode", vm->row.id, &d))
 		return false;
 	int code = store_mode(r, vm, mode);
 	if (code) {
@@ -219,7 +219,7 @@ static bool rule_on_record(struct request *r, const char *action, uint64_t vm, c
 	detail_add_list(&d, "methods", rule->methods);
 	detail_add_list(&d, "paths", rule->paths);
 	detail_add_list(&d, "addresses", rule->addresses);
-	return request_on_record(r, "rule", action, vm, &d);
+	return request_on_record(r, EVENT_RULE, action, vm, &d);
 }
 
 int op_take_rule(struct str encoded, bool tls_given, struct buf *out, struct rec_rule *ret, struct error *reterr)

@@ -107,7 +107,7 @@ void op_key_create(struct request *r)
 	detail_add_id(&d, "made", "key_", r->new_id);
 	detail_add(&d, "name", m->name);
 	detail_of_scopes(&d, m->scopes);
-	if (!request_on_record(r, "key", "create", 0, &d))
+	if (!request_on_record(r, EVENT_KEY, "create", 0, &d))
 		return;
 	key_generate(text, hash);
 	snprintf(hint, sizeof hint, "iron_live_...%s", text + KEY_TEXT_SIZE - 5);
@@ -152,7 +152,7 @@ void op_key_delete(struct request *r)
 	if (code == 0) {
 		detail_add_id(&d, "revoked", "key_", id);
 		detail_add(&d, "name", key.row.name);
-		if (!request_on_record(r, "key", "revoke", 0, &d))
+		if (!request_on_record(r, EVENT_KEY, "revoke", 0, &d))
 			return;
 		code = revoke_key(r, id);
 	}

@@ -141,7 +141,7 @@ void op_vm_delete(struct request *r)
 	_cleanup_(detail_finish) struct detail d = {0};
 	detail_add(&d, "name", vm.row.name);
 	detail_add(&d, "status", str_of(vm_state_detail(vm.state)));
-	if (!request_on_record(r, "vm", "delete", m->vm, &d))
+	if (!request_on_record(r, EVENT_VM, "delete", m->vm, &d))
 		return;
 	int code = life_remove(r->control->lives, m->vm);
 	if (code)
@@ -166,7 +166,7 @@ static bool apply_life(struct request *r, int code, enum api_code refused, const
 		r->applied = true;
 		return true;
 	}
-	request_note_outcome(r, "vm", op_info_get(r->who.op)->name, r->new_id, "refused");
+	request_note_outcome(r, EVENT_VM, op_info_get(r->who.op)->name, r->new_id, "refused");
 	if (code == -EALREADY || code == -EINVAL)
 		request_fail(r, refused, "%s", message);
 	else
@@ -202,7 +202,7 @@ void op_vm_start(struct request *r)
 	if (r->resumed && is_started)
 		r->applied = true;
 	if (!r->applied) {
-		if (start_is_refused(r, &vm) || !request_on_record(r, "vm", "start", id, NULL))
+		if (start_is_refused(r, &vm) || !request_on_record(r, EVENT_VM, "start", id, NULL))
 			return;
 		if (!apply_life(r, life_start(r->control->lives, id), CODE_VM_ALREADY_RUNNING,
 				"the VM is running or starting already"))
@@ -232,7 +232,7 @@ void op_vm_stop(struct request *r)
 			             vm_state_detail(vm.state));
 			return;
 		}
-		if (!request_on_record(r, "vm", "stop", id, NULL))
+		if (!request_on_record(r, EVENT_VM, "stop", id, NULL))
 			return;
 		if (!apply_life(r, life_stop(r->control->lives, id), CODE_VM_NOT_RUNNING,
 		                "the VM is not running any more"))

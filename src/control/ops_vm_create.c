@@ -240,7 +240,7 @@ static bool on_record(struct request *r, const struct creation *c, const struct 
 	detail_add(&d, "egress_inherit", m->egress_inherit ? STR("true") : STR("false"));
 	detail_add(&d, "restart", m->restart ? STR("always") : STR("never"));
 	detail_of_rules(&d, c);
-	return request_on_record(r, "vm", "create", r->new_id, &d);
+	return request_on_record(r, EVENT_VM, "create", r->new_id, &d);
 }
 
 static void create(struct request *r, struct creation *c)

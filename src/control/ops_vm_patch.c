@@ -29,7 +29,7 @@ static bool on_record(struct request *r, const struct msg_vm_patch *m, const str
 		detail_add_list(&d, "labels", m->labels);
 	if (m->restart)
 		detail_add(&d, "restart", m->restart == 1 + VM_RESTART_ALWAYS ? STR("always") : STR("never"));
-	return request_on_record(r, "vm", "update", m->vm, &d);
+	return request_on_record(r, EVENT_VM, "update", m->vm, &d);
 }
 
 /* The row is read within the transaction: what its life changed while the record was written stays. */
