@@ -654,6 +654,41 @@ def test_the_agent_holds(agent):
         got += sock.recv(1 << 16)
 
 
+def test_ends_of_file_that_a_terminal_s_program_does_not_read(agent, tmp_path):
+    """They earn no credit, and however many come, the connection stands and input goes on."""
+    _, sock = agent
+    sock.settimeout(30)
+    greet(sock, b"0" * 16)
+    command = f"stty raw -echo; echo ready; until [ -e {tmp_path}/go ]; do sleep 0.05; done; head -c 4000 >/dev/null; echo went; exec cat >/dev/null"
+    sock.sendall(lab.frame(lab.A_EXEC, 1, wire.encode("stream_exec", command=command, cwd="/", user="root", tty=True)))
+    buffer, credit = b"", 0
+
+    def read_until(kind, part):
+        nonlocal buffer, credit
+        while True:
+            while len(buffer) >= 12 and len(buffer) >= 12 + struct.unpack_from("<I", buffer)[0]:
+                size, got = struct.unpack_from("<IH", buffer)
+                payload, buffer = buffer[12:12 + size], buffer[12 + size:]
+                credit += struct.unpack("<I", payload)[0] if got == lab.A_CREDIT else 0
+                if got == kind and part in payload:
+                    return
+            more = sock.recv(1 << 16)
+            assert more
+            buffer += more
+    read_until(lab.A_STDOUT, b"ready")
+    for _ in range(120):
+        sock.sendall(lab.frame(lab.A_STDIN_EOF, 1) * 10000)
+    sock.sendall(lab.frame(lab.A_PING, 0, b"12345678"))
+    read_until(lab.A_PONG, b"12345678")
+    (tmp_path / "go").touch()
+    read_until(lab.A_STDOUT, b"went")
+    assert credit == 0
+    sock.sendall(lab.frame(lab.A_STDIN, 1, b"x" * 32768) * (lab.WINDOW // 32768))
+    while credit <= lab.WINDOW * 3 // 4:
+        read_until(lab.A_CREDIT, b"")
+    assert credit <= lab.WINDOW
+
+
 def test_the_agent_s_memory_is_bounded_when_the_host_does_not_read(agent):
     process, sock = agent
     greet(sock, b"0" * 16)

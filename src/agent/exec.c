@@ -72,7 +72,7 @@ static bool on_frame(struct stream *st, const struct agent_frame *f)
 	if (f->type == AGENT_STDIN)
 		return exec_on_stdin(e, st, f->payload);
 	if (f->type == AGENT_STDIN_EOF)
-		return exec_on_stdin_eof(e, st);
+		return exec_on_stdin_eof(e);
 	if (f->type == AGENT_SIGNAL)
 		return exec_on_signal(e, f->payload);
 	return f->type == AGENT_RESIZE && exec_on_resize(e, f->payload);
@@ -134,7 +134,7 @@ static struct exec *adopt(struct exec_set *s, const struct stream_exec *x, const
 		.detached = x->detach,
 		.polled = {-1, -1, -1, -1},
 		/* The window, ends of file on a terminal, and what an earlier feeder left (exec_table.c). */
-		.input.max = 2 * (AGENT_WINDOW + 64),
+		.input.max = 2 * (AGENT_WINDOW + EXEC_EOFS_MAX),
 		.deadline_ms = x->timeout_ms ? mono_ms() + x->timeout_ms : 0,
 		.ring.pool = &s->pool,
 		.started_at_ms = real_ms(),

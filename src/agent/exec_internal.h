@@ -4,6 +4,7 @@
 
 #define UNLIMITED SIZE_MAX
 #define EXEC_TEXT_KEPT ((size_t)4096) /* of argv, and of the command, in the table */
+#define EXEC_EOFS_MAX 64 /* on a terminal, not written yet */
 
 enum { REPORT, IN, OUT, ERR };
 _Static_assert(ERR + 1 == EXEC_POLLFDS, "one pollfd a descriptor");
@@ -24,6 +25,7 @@ struct exec {
 	bool removed; /* not in the table any more */
 	struct buf input;
 	size_t input_at, orphaned; /* orphaned: bytes at its front whose sender is gone, and is given no credit */
+	size_t eofs; /* bytes behind them that no sender is to be given credit for: ends of file on a terminal */
 	struct stream *feeder;     /* whose STDIN it is */
 	uint64_t deadline_ms, kill_ms, grace_ms; /* 0: none */
 	struct ring ring;
@@ -50,7 +52,7 @@ struct stream_exit exec_exit(const struct exec *e);
 /* exec_io.c */
 void exec_close_fd(struct exec *e, int which);
 bool exec_on_stdin(struct exec *e, struct stream *from, struct str data);
-bool exec_on_stdin_eof(struct exec *e, struct stream *from);
+bool exec_on_stdin_eof(struct exec *e);
 bool exec_on_signal(struct exec *e, struct str payload);
 bool exec_on_resize(struct exec *e, struct str payload);
 void exec_send_signal(struct exec *e, int number);

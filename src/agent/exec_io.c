@@ -15,16 +15,20 @@ void exec_close_fd(struct exec *e, int which)
 static void give_credit(struct exec *e, size_t n)
 {
 	size_t orphaned = MIN(n, e->orphaned);
+	size_t eofs = MIN(n - orphaned, e->eofs);
 
 	e->orphaned -= orphaned;
-	if (e->feeder && n > orphaned)
-		stream_give_credit(e->feeder, n - orphaned);
+	e->eofs -= eofs;
+	n -= orphaned + eofs;
+	if (e->feeder && n)
+		stream_give_credit(e->feeder, n);
 }
 
 void exec_lose_feeder(struct exec *e)
 {
 	e->feeder = NULL;
 	e->orphaned = e->input.len - e->input_at;
+	e->eofs = 0;
 }
 
 /* The program does not read any more: what comes is taken and dropped, as a shell's pipe into `true` would. */
@@ -60,6 +64,15 @@ void exec_write_input(struct exec *e)
 		exec_close_fd(e, IN);
 }
 
+static bool append_input(struct exec *e, struct str data)
+{
+	if (e->input_at) {
+		buf_consume(&e->input, e->input_at);
+		e->input_at = 0;
+	}
+	return buf_append_str(&e->input, data) == 0;
+}
+
 bool exec_on_stdin(struct exec *e, struct stream *from, struct str data)
 {
 	if (!stream_take_input(from, data.len))
@@ -68,19 +81,16 @@ bool exec_on_stdin(struct exec *e, struct stream *from, struct str data)
 		stream_give_credit(from, data.len);
 		return true;
 	}
-	if (e->input_at) {
-		buf_consume(&e->input, e->input_at);
-		e->input_at = 0;
-	}
 	/* Credit bounds it: there is room. */
-	if (buf_append_str(&e->input, data))
+	if (!append_input(e, data))
 		return false;
 	exec_write_input(e);
 	return true;
 }
 
-/* A terminal has no end of file but the character that its driver takes for one. */
-bool exec_on_stdin_eof(struct exec *e, struct stream *from)
+/* A terminal has no end of file but the character that its driver takes for one. Nobody sent that byte, so it uses up
+ * no credit and earns none; at most EXEC_EOFS_MAX wait for a program that does not read, and further ones are dropped. */
+bool exec_on_stdin_eof(struct exec *e)
 {
 	struct termios t;
 
@@ -88,9 +98,11 @@ bool exec_on_stdin_eof(struct exec *e, struct stream *from)
 		return true;
 	if (e->tty) {
 		cc_t eof = tcgetattr(e->fd[IN], &t) ? 4 : t.c_cc[VEOF];
-		if (buf_append_byte(&e->input, eof))
+		if (e->eofs == EXEC_EOFS_MAX)
+			return true;
+		if (!append_input(e, str_make(&eof, 1)))
 			return false;
-		from->owed--; /* a byte that nobody sent earns no credit when it is written */
+		e->eofs++;
 	} else {
 		e->eof = true;
 	}

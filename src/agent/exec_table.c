@@ -87,7 +87,7 @@ static bool attach_on_frame(struct stream *st, const struct agent_frame *f)
 	if (f->type == AGENT_STDIN)
 		return exec_on_stdin(a->exec, st, f->payload);
 	if (f->type == AGENT_STDIN_EOF)
-		return exec_on_stdin_eof(a->exec, st);
+		return exec_on_stdin_eof(a->exec);
 	if (f->type == AGENT_SIGNAL)
 		return exec_on_signal(a->exec, f->payload);
 	return f->type == AGENT_RESIZE && exec_on_resize(a->exec, f->payload);
