@@ -4,10 +4,11 @@
 
 #define REST_MAX ((size_t)128 << 10) /* a piece and what is left of the one before */
 
-void archive_init(struct archive *a)
+void archive_init(struct archive *a, bool from_guest)
 {
 	*a = (struct archive){.rest = BUF_MAX(REST_MAX)};
 	tar_reader_init(&a->reader);
+	a->reader.strict = from_guest;
 }
 
 void archive_finish(struct archive *a)

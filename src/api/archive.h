@@ -10,7 +10,9 @@ struct archive {
 	bool ended;
 };
 
-void archive_init(struct archive *a);
+/* from_guest: whoever unpacks it has a reader of their own, so only what a VM's agent writes (tar_write) is handed on.
+ * A client's is read by tar.h on both sides. */
+void archive_init(struct archive *a, bool from_guest);
 void archive_finish(struct archive *a);
 /* -EPERM: an entry leads out of the archive's directory (an absolute name, "..", a link to such), or is a device, a pipe or
  * a socket. -EBADMSG: no archive, or bytes behind its end. The reason begins with the code of a stream_error. */

@@ -62,7 +62,7 @@ static struct transfer *start(struct call *c, const struct question_ops *ops)
 	struct transfer *x = xcalloc(1, sizeof *x);
 
 	x->is_archive = c->op == OP_VM_ARCHIVE_GET || c->op == OP_VM_ARCHIVE_PUT;
-	archive_init(&x->archive);
+	archive_init(&x->archive, c->op == OP_VM_ARCHIVE_GET);
 	c->outlives_eof = true;
 	question_start(&x->q, c, ops);
 	return x;

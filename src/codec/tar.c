@@ -1,12 +1,17 @@
 /* The reader is a machine of five states. HEADER wants a block; EXTENDED gathers the text of an extended header; BODY
  * hands out data; PADDING skips to the next block; OVER has seen the end. Extended headers add up until an entry uses
- * them. */
+ * them.
+ *
+ * Where extractors differ about which of two values holds, there is no right one: whoever judges an archive by one may
+ * be followed by who unpacks it by the other. So each value is said once, and a strict reader writes the entry anew
+ * and compares. */
 #include "codec/tar.h"
 
 #include <errno.h>
 #include <stdio.h>
 
 enum { HEADER, EXTENDED, BODY, PADDING, OVER };
+enum { SEEN_PAX = 1, SEEN_NAME = 2, SEEN_TARGET = 4 };
 
 struct header {
 	char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], checksum[8], type, target[100], magic[8], user[32],
@@ -91,11 +96,11 @@ static bool sum_is_right(const struct header *h)
 	return want == unsigned_sum || (signed_sum >= 0 && want == (uint64_t)signed_sum);
 }
 
-static bool is_zero(const char *block)
+static bool is_zero(const char *p, size_t n)
 {
 	static const char zeros[TAR_BLOCK];
 
-	return memcmp(block, zeros, TAR_BLOCK) == 0;
+	return memcmp(p, zeros, n) == 0;
 }
 
 static struct str field_text(const char *field, size_t n)
@@ -105,10 +110,9 @@ static struct str field_text(const char *field, size_t n)
 
 /* --- extended headers --- */
 
-static int replace(struct buf *to, struct str value)
+static int set_once(struct buf *to, struct str value)
 {
-	buf_clear(to);
-	if (value.len == 0 || memchr(value.p, '\0', value.len))
+	if (to->len || value.len == 0 || memchr(value.p, '\0', value.len))
 		return -EBADMSG;
 	return buf_append_str(to, value) ? -EBADMSG : 0;
 }
@@ -130,18 +134,24 @@ static int take_record(struct tar_reader *r, struct str key, struct str value)
 {
 	if (str_has_prefix(key, STR("GNU.sparse")))
 		return -EBADMSG;
+	if (r->extended == 'g') { /* of the archive as a whole: not used here, but others would */
+		bool matters = str_eq(key, STR("path")) || str_eq(key, STR("linkpath")) || str_eq(key, STR("size"));
+		return matters ? -EBADMSG : 0;
+	}
 	if (str_eq(key, STR("path")))
-		return replace(&r->name, value);
+		return set_once(&r->name, value);
 	if (str_eq(key, STR("linkpath")))
-		return replace(&r->target, value);
+		return set_once(&r->target, value);
 	if (str_eq(key, STR("mtime")))
 		return take_mtime(r, value);
 	if (str_eq(key, STR("uname")))
-		return value.len ? replace(&r->user, value) : 0;
+		return value.len ? set_once(&r->user, value) : 0;
 	if (str_eq(key, STR("gname")))
-		return value.len ? replace(&r->group, value) : 0;
+		return value.len ? set_once(&r->group, value) : 0;
 	if (!str_eq(key, STR("size")))
 		return 0;
+	if (r->has_size)
+		return -EBADMSG;
 	r->has_size = true;
 	return str_parse_u64(value, INT64_MAX, &r->size) ? -EBADMSG : 0;
 }
@@ -171,12 +181,10 @@ static int take_extended(struct tar_reader *r)
 {
 	struct str text = buf_str(&r->text);
 
-	if (r->extended == 'x')
+	if (r->extended == 'x' || r->extended == 'g')
 		return take_pax(r, text);
-	if (r->extended == 'g') /* of the archive as a whole: nothing that is used here */
-		return 0;
 	text.len = text.len ? strnlen(text.p, text.len) : 0;
-	return replace(r->extended == 'L' ? &r->name : &r->target, text);
+	return set_once(r->extended == 'L' ? &r->name : &r->target, text);
 }
 
 static void forget_extended(struct tar_reader *r)
@@ -186,6 +194,7 @@ static void forget_extended(struct tar_reader *r)
 	buf_clear(&r->user);
 	buf_clear(&r->group);
 	r->has_size = r->has_mtime = false;
+	r->seen = 0;
 }
 
 /* --- entries --- */
@@ -209,12 +218,16 @@ static enum tar_kind kind_of(char type, struct str name)
 	}
 }
 
+static bool is_posix(const struct header *h)
+{
+	return memcmp(h->magic, "ustar\0" "00", 8) == 0;
+}
+
 static struct str header_name(struct tar_reader *r, const struct header *h)
 {
 	struct str name = field_text(h->name, sizeof h->name), prefix = field_text(h->prefix, sizeof h->prefix);
-	bool posix = memcmp(h->magic, "ustar\0" "00", 8) == 0;
 
-	if (!posix || prefix.len == 0)
+	if (!is_posix(h) || prefix.len == 0)
 		return name;
 	snprintf(r->space[0], sizeof r->space[0], "%.*s/%.*s", STR_ARG(prefix), STR_ARG(name));
 	return str_of(r->space[0]);
@@ -225,16 +238,38 @@ static struct str either(const struct buf *extended, struct str field)
 	return extended->len ? buf_str(extended) : field;
 }
 
+/* Each at most once before an entry, and either POSIX's or GNU's. */
+static bool may_follow(struct tar_reader *r, char type)
+{
+	unsigned none_of = type == 'L' ? SEEN_PAX | SEEN_NAME : type == 'K' ? SEEN_PAX | SEEN_TARGET : ~0u;
+	bool ok = (r->seen & none_of) == 0 && (!r->strict || type == 'x');
+
+	r->seen |= type == 'x' ? SEEN_PAX : type == 'L' ? SEEN_NAME : type == 'K' ? SEEN_TARGET : 0;
+	return ok;
+}
+
 static int start_extended(struct tar_reader *r, const struct header *h, uint64_t size)
 {
-	if (size > TAR_EXTENDED_MAX)
+	if (size > TAR_EXTENDED_MAX || !may_follow(r, h->type))
 		return -EBADMSG;
+	memcpy(r->pax, h, TAR_BLOCK);
 	r->extended = h->type;
 	r->left = size;
 	r->padding = tar_padding(size);
 	buf_clear(&r->text);
 	r->state = EXTENDED;
 	return 0;
+}
+
+/* Whether tar_write makes the same headers of what was read. */
+static bool is_own(const struct tar_reader *r, const struct tar_entry *e, const struct header *h)
+{
+	_cleanup_(buf_finish) struct buf b = {0};
+	size_t text = r->seen ? r->text.len : 0, before = r->seen ? TAR_BLOCK + text + tar_padding(text) : 0;
+
+	return tar_write(e, &b) == 0 && b.len == before + TAR_BLOCK && memcmp(b.data + before, h, TAR_BLOCK) == 0 &&
+	       (before == 0 || (memcmp(b.data, r->pax, TAR_BLOCK) == 0 &&
+				memcmp(b.data + TAR_BLOCK, r->text.data, text) == 0));
 }
 
 static int start_entry(struct tar_reader *r, const struct header *h, uint64_t size, struct tar_entry *ret)
@@ -244,12 +279,17 @@ static int start_entry(struct tar_reader *r, const struct header *h, uint64_t si
 	struct str target = either(&r->target, field_text(h->target, sizeof h->target));
 	enum tar_kind kind = kind_of(h->type, name);
 
+	/* some read a prefix whatever the magic says */
+	if (!is_posix(h) && !is_zero(h->prefix, sizeof h->prefix))
+		return -EBADMSG;
 	if (name.len == 0 || h->type == 'S' || ((kind == TAR_LINK || kind == TAR_HARD_LINK) && target.len == 0))
 		return -EBADMSG;
 	if (r->has_size)
 		size = r->size;
-	if (kind != TAR_FILE && h->type >= '1' && h->type <= '6')
+	if (kind == TAR_OTHER && h->type >= '1' && h->type <= '6')
 		size = 0; /* whatever the field says, nothing follows */
+	if (size && kind != TAR_FILE && kind != TAR_OTHER) /* to some these are bytes, to others the next headers */
+		return -EBADMSG;
 	parse_number(h->mtime, sizeof h->mtime, &mtime);
 	*ret = (struct tar_entry){
 		.kind = kind,
@@ -263,6 +303,8 @@ static int start_entry(struct tar_reader *r, const struct header *h, uint64_t si
 		.user = either(&r->user, field_text(h->user, sizeof h->user)),
 		.group = either(&r->group, field_text(h->group, sizeof h->group)),
 	};
+	if (r->strict && kind != TAR_OTHER && !is_own(r, ret, h))
+		return -EBADMSG;
 	r->left = size;
 	r->padding = tar_padding(size);
 	r->state = BODY;
@@ -275,7 +317,9 @@ static int take_header(struct tar_reader *r, const char *block, struct tar_entry
 	const struct header *h = (const struct header *)block;
 	uint64_t size;
 
-	if (is_zero(block)) {
+	if (is_zero(block, TAR_BLOCK)) {
+		if (r->seen)
+			return -EBADMSG;
 		if (++r->zeros == 2)
 			r->state = OVER;
 		return 0;
@@ -320,6 +364,8 @@ int tar_read(struct tar_reader *r, struct str *in, struct tar_entry *ret_entry, 
 			e = take_header(r, block, ret_entry);
 		} else if (r->state == PADDING) {
 			size_t n = MIN(r->padding, in->len);
+			if (r->strict && !is_zero(in->p, n))
+				return -EBADMSG;
 			*in = str_make(in->p + n, in->len - n);
 			r->padding -= n;
 			if (r->padding)
@@ -439,53 +485,4 @@ int tar_write_end(struct buf *out)
 	static const char zeros[2 * TAR_BLOCK];
 
 	return buf_append(out, zeros, sizeof zeros);
-}
-
-/* --- names --- */
-
-int tar_name_clean(struct str name, char ret[TAR_NAME_MAX + 1])
-{
-	char clean[TAR_NAME_MAX + 1];
-	struct str part;
-	size_t n = 0;
-
-	if (name.len == 0 || name.len > TAR_NAME_MAX || name.p[0] == '/' || memchr(name.p, '\0', name.len))
-		return -EINVAL;
-	while (str_split(&name, '/', &part)) {
-		if (str_eq(part, STR("..")))
-			return -EINVAL;
-		if (part.len == 0 || str_eq(part, STR(".")))
-			continue;
-		if (n)
-			clean[n++] = '/';
-		memcpy(clean + n, part.p, part.len);
-		n += part.len;
-	}
-	clean[n] = '\0';
-	memcpy(ret, clean, n + 1);
-	return 0;
-}
-
-bool tar_link_leads_out(const char *name, struct str target)
-{
-	size_t above = 0;
-	bool named = false;
-	struct str part;
-
-	for (const char *p = name; *p; p++)
-		above += *p == '/';
-	if (target.len == 0 || target.p[0] == '/' || memchr(target.p, '\0', target.len))
-		return true;
-	while (str_split(&target, '/', &part)) {
-		if (part.len == 0 || str_eq(part, STR(".")))
-			continue;
-		if (!str_eq(part, STR(".."))) {
-			named = true;
-			continue;
-		}
-		if (named || above == 0)
-			return true;
-		above--;
-	}
-	return false;
 }

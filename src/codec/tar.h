@@ -1,6 +1,7 @@
 #pragma once
 /* tar archives: ustar with pax extended headers (POSIX.1-2001 pax(1)) and GNU's long names, read as they come; written
- * as ustar, with a pax header where a value does not fit. Sparse files are not read. All names are hostile. */
+ * as ustar, with a pax header where a value does not fit. Sparse files are not read. All names are hostile, and so are
+ * archives that one reader takes for another than the next: what extractors are known to differ about is refused. */
 #include "base/buf.h"
 
 #define TAR_BLOCK ((size_t)512)
@@ -19,12 +20,17 @@ struct tar_entry {
 };
 
 struct tar_reader {
+	/* For the caller to set: nothing but what tar_write writes, byte for byte, is read; TAR_OTHER is returned still,
+	 * to be refused. */
+	bool strict;
 	int state;
 	uint64_t left;   /* bytes of data, or of an extended header, that are still to come */
 	size_t padding;  /* bytes after them */
 	unsigned zeros;  /* blocks of the end */
 	char extended;   /* typeflag of the header that is being gathered */
 	struct buf text; /* its bytes */
+	unsigned seen;   /* extended headers before the next entry */
+	char pax[TAR_BLOCK]; /* the last of them as it came */
 	/* What extended headers said about the next entry. */
 	struct buf name, target, user, group;
 	bool has_size;

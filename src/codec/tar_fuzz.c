@@ -1,12 +1,13 @@
 /* Any bytes, in pieces of any size: no fault, each turn takes something or asks for more, no more data than was
- * announced; a clean name has no part that leaves, and what can be written is read back. */
+ * announced; a clean name has no part that leaves, and what can be written is read back, by a strict reader too, which
+ * takes nothing that the other does not. */
 #include <stdlib.h>
 
 #include "codec/tar.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void check_written(const struct tar_entry *e)
+static void check_written(const struct tar_entry *e, bool strict)
 {
 	_cleanup_(buf_finish) struct buf b = {0};
 	struct tar_reader r;
@@ -16,6 +17,7 @@ static void check_written(const struct tar_entry *e)
 	if (tar_write(e, &b))
 		return;
 	tar_reader_init(&r);
+	r.strict = strict;
 	struct str in = buf_str(&b);
 	if (tar_read(&r, &in, &again, &none) != TAR_ENTRY || again.kind != e->kind || again.size != e->size ||
 	    !str_eq(again.name, e->name) || !str_eq(again.target, e->target) || in.len)
@@ -48,7 +50,8 @@ static void mend_sums(uint8_t *p, size_t n)
 	}
 }
 
-static void read_all(const uint8_t *data, size_t size);
+/* How many entries there were. */
+static unsigned read_all(const uint8_t *data, size_t size, bool strict);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -56,15 +59,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size)
 		memcpy(mended, data, size);
-	read_all(data, size);
+	if (read_all(data, size, true) > read_all(data, size, false))
+		abort();
 	mend_sums(mended, size);
-	read_all(mended, size);
+	if (read_all(mended, size, true) > read_all(mended, size, false))
+		abort();
 	free(mended);
 	return 0;
 }
 
-static void read_all(const uint8_t *data, size_t size)
+static unsigned read_all(const uint8_t *data, size_t size, bool strict)
 {
+	unsigned entries = 0;
 	size_t step = size ? 1 + data[0] * 7u : 1, have = 0;
 	struct str in = str_make(data, 0), piece;
 	struct tar_reader r;
@@ -72,6 +78,7 @@ static void read_all(const uint8_t *data, size_t size)
 	uint64_t left = 0;
 
 	tar_reader_init(&r);
+	r.strict = strict;
 	for (;;) {
 		size_t before = in.len;
 		int event = tar_read(&r, &in, &e, &piece);
@@ -85,10 +92,12 @@ static void read_all(const uint8_t *data, size_t size)
 			if (left || in.len >= before)
 				abort();
 			left = e.size;
+			entries++;
 			check_name(e.name);
 			if (e.kind == TAR_LINK)
 				tar_link_leads_out("a/b", e.target);
-			check_written(&e);
+			check_written(&e, false);
+			check_written(&e, true);
 		}
 		if (event == 0 && have == size)
 			break;
@@ -99,4 +108,5 @@ static void read_all(const uint8_t *data, size_t size)
 		}
 	}
 	tar_reader_finish(&r);
+	return entries;
 }
