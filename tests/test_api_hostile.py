@@ -115,6 +115,8 @@ def test_slow_heads_and_bodies_have_a_deadline(api, control):
     bodies = [connect(api) for _ in range(40)]
     handshakes = [connect(api, tls=False) for _ in range(20)]
     begun = time.monotonic()
+    for s in handshakes[::2]:
+        s.sendall(b"\x16\x03\x01")
     for s in bodies:
         s.sendall(head("POST", "/v1/vms", AUTH, "Content-Type: application/json", "Content-Length: 1000"))
     rest = iter(head("GET", "/v1/vms", AUTH, "X-Slow: " + "y" * 200))
@@ -134,7 +136,7 @@ def test_slow_heads_and_bodies_have_a_deadline(api, control):
             assert drain(s, 20) == b""
         for s in bodies:
             assert drain(s, 60).startswith(b"HTTP/1.1 408 ")
-    assert time.monotonic() - begun < 60
+    assert 25 < time.monotonic() - begun < 60
     assert not control.seen
 
 
@@ -256,8 +258,7 @@ def test_a_client_that_only_sends(api, control):
 # --- gone ---
 
 def test_half_closed(api, control):
-    """A client that has sent all and closed its side gets its answer; one in the middle of a request gets none."""
-    control.on["VM_LIST"] = lambda c, r: c.done(r)
+    """Over TLS, before its first word or in the middle of a request: it gets no answer."""
     plain = [connect(api, tls=False) for _ in range(50)]
     for s in plain:
         s.shutdown(socket.SHUT_WR)
@@ -270,7 +271,7 @@ def test_half_closed(api, control):
 
 
 def test_clients_that_vanish_leave_nothing(api, control):
-    """Resets at every stage: handshake, head, body, while iron-control thinks, in the middle of an answer."""
+    """At every stage, by a reset or by an end: handshake, head, body, while iron-control thinks, in the middle of an answer."""
     held = []
     control.on["VM_LIST"] = lambda c, r: held.append(r)
     control.on["IMAGE_LIST"] = big_list
@@ -282,7 +283,8 @@ def test_clients_that_vanish_leave_nothing(api, control):
         s.sendall(stages[n % len(stages)])
         if n % len(stages) == 3:
             wait_for("the request to be there", lambda: len(held) > n // len(stages))
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        if n % 2:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         s.close()
     for r in held:
         control.done(r)

@@ -164,37 +164,13 @@ def test_a_long_answer_to_a_slow_reader(api):
     assert statuses(data) == [200, 200] and len(data) > 1_500_000
 
 
-# --- half-closed, gone, pipelined without end ---
+# --- half-closed, pipelined without end ---
 
 def test_a_half_closed_client_still_gets_its_answer(api):
     api.control.on["VM_LIST"] = lambda c, r: (time.sleep(0.3), c.done(r))
     assert statuses(api.raw(b"GET /v1/vms HTTP/1.1\r\nHost: x\r\n" + AUTH + b"\r\n", shut=True)) == [200]
     assert api.raw(b"GET /v1/vms HTTP/1.1\r\nHo", shut=True) == b""
     assert api.raw(b"POST /v1/vms HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5\r\n" + AUTH + b"\r\n{", shut=True) == b""
-
-
-def test_clients_that_leave_leave_nothing_behind(api):
-    wait_for("a quiet server", lambda: api.call("GET", "/healthz").status == 200)
-    before = wait_for("descriptors", lambda: settled(api))
-    held = []
-    api.control.on["VM_LIST"] = lambda c, r: held.append(r)
-    for i in range(30):
-        s = api.connect()
-        s.sendall(b"GET /v1/vms HTTP/1.1\r\nHost: x\r\n" + AUTH + b"\r\n")
-        if i % 2:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-        wait_for("the request", lambda: len(held) == i + 1)
-        s.close()
-    for r in held:
-        api.control.done(r)
-    wait_for("their descriptors closed", lambda: api.descriptors() <= before)
-    assert api.call("GET", "/healthz").status == 200
-
-
-def settled(api):
-    n = api.descriptors()
-    time.sleep(0.2)
-    return n if n == api.descriptors() else 0
 
 
 def test_pipelining_without_reading_is_bounded(api):
@@ -219,37 +195,11 @@ def test_pipelining_without_reading_is_bounded(api):
 
 # --- deadlines ---
 
-def test_slow_heads_and_bodies_time_out():
+def test_an_idle_connection_is_closed_at_its_time():
     with Api(tls=False, idle_timeout_ms=2000) as api:
         start = time.monotonic()
-        idle, head, body = api.connect(60), api.connect(60), api.connect(60)
-        head.sendall(b"GET /v1/healthz HTTP/1.1\r\n")
-        body.sendall(b"POST /v1/vms HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n" + AUTH + b"\r\n")
-        assert idle.recv(1) == b"" and 1.5 < time.monotonic() - start < 5
-        stop = threading.Event()
-
-        def drip():
-            while not stop.wait(0.5):
-                send_quietly(head, b"X: y\r\n")
-                send_quietly(body, b" ")
-        dripping = threading.Thread(target=drip)
-        dripping.start()
-        try:
-            assert head.recv(12) == b"HTTP/1.1 408" and 8 < time.monotonic() - start < 15
-            assert body.recv(12) == b"HTTP/1.1 408" and 25 < time.monotonic() - start < 40
-        finally:
-            stop.set()
-            dripping.join()
-            for s in (idle, head, body):
-                s.close()
-
-
-def test_a_tls_handshake_that_does_not_come():
-    with Api() as api:
-        start = time.monotonic()
-        with socket.create_connection(("127.0.0.1", api.port), 30) as s:
-            s.sendall(b"\x16\x03\x01")
-            assert s.recv(1) == b"" and 8 < time.monotonic() - start < 15
+        with api.connect(60) as s:
+            assert s.recv(1) == b"" and 1.5 < time.monotonic() - start < 5
 
 
 # --- how many ---
@@ -303,25 +253,6 @@ def test_a_full_house_of_busy_ones_is_503():
             assert s.recv(12) == b"HTTP/1.1 200"
             s.close()
         wait_for("room again", lambda: api.call("GET", "/healthz", source="127.0.0.3").status == 200)
-
-
-def test_thousands_of_idle_connections():
-    with Api(tls=False, max_connections=2000) as api:
-        crowd, limit = [], 0
-        try:
-            for i in range(900):
-                crowd.append(api.connect(source=f"127.0.1.{1 + i % 3}"))
-            wait_for("all to be taken", lambda: api.descriptors() > 900)
-            start = time.monotonic()
-            for _ in range(50):
-                assert api.call("GET", "/healthz").status == 200
-            assert time.monotonic() - start < 5
-            rss = int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{api.process.pid}/status").read())[1])
-            assert rss < 100_000, "memory an idle connection"
-        finally:
-            for s in crowd:
-                s.close()
-        wait_for("them to be gone", lambda: api.descriptors() < 40)
 
 
 # --- TLS ---
