@@ -156,7 +156,7 @@ void calls_note(struct calls *c, const struct msg_api_record *m)
 	struct store_key key = {0};
 
 	if (m->key_hash.len == STORE_KEY_HASH_SIZE)
-		store_key_find(c->store, (const uint8_t *)m->key_hash.p, &a, &key);
+		store_key_find_any(c->store, (const uint8_t *)m->key_hash.p, &a, &key);
 	kind.key = key.row.id;
 	kind.workspace = key.workspace;
 	if (m->count) { /* once a life of iron-control's: not kept for later, when there may be another */

@@ -181,6 +181,35 @@ static void test_keys(void **state)
 	fake_key_use(f, first);
 }
 
+/* It was revoked while its file was on the way: the end is its workspace's all the same, and nobody else's. */
+static void test_the_end_of_a_revoked_keys_channel_is_its_own(void **state)
+{
+	struct fake *f = *state;
+	char key[64], first[64];
+	uint64_t id, vm = fake_vm_create(f, "demo", NULL), workspace = f->last_workspace;
+
+	memcpy(first, f->key, sizeof first);
+	assert_int_equal(key_create(f, SCOPE_VM_RUN, 0, key, &id), 201);
+	assert_int_equal(fake_object(f, OP_KEY_DELETE, 0, id, false), 204);
+	fake_key_use(f, key);
+	struct msg_vm_closed m = {.key_hash = fake_hash(f), .op = OP_VM_FILE_GET, .vm = vm, .path = STR("/x"), .outcome = STR("done")};
+	struct msg_api_record call = {.key_hash = fake_hash(f), .op = OP_VM_FILE_GET, .status = 200, .method = STR("GET"), .path = STR("/x")};
+	for (int i = 0; i < 2; i++) {
+		unsigned before = f->events;
+		f->last_workspace = f->last_key = 0;
+		if (i == 0)
+			ipc_notify(f->api, MSG_TYPE_msg_vm_closed, &m, NULL, 0);
+		else
+			ipc_notify(f->api, MSG_TYPE_msg_api_record, &call, NULL, 0);
+		for (int k = 0; k < 200 && f->events == before; k++)
+			fake_wait_ms(f, 10);
+		assert_string_equal(f->last_soon, i == 0 ? "files read done" : "api VM_FILE_GET 200");
+		assert_true(workspace != 0 && f->last_workspace == workspace);
+		assert_int_equal(f->last_key, id);
+	}
+	fake_key_use(f, first);
+}
+
 static void test_nothing_is_done_that_is_not_on_record(void **state)
 {
 	struct fake *f = *state;
@@ -646,6 +675,7 @@ int main(void)
 		T(test_exec),
 		T(test_channels_and_their_record),
 		T(test_the_end_of_a_channel_is_on_record),
+		T(test_the_end_of_a_revoked_keys_channel_is_its_own),
 		T(test_keys),
 		T(test_nothing_is_done_that_is_not_on_record),
 		T(test_rules_reach_the_worker_before_the_answer),

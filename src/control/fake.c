@@ -518,6 +518,8 @@ static void on_batch(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 		assert_int_equal(wire_decode(&record_event_wire, str_make(item.p + 2, item.len - 2), &e), 0);
 		f->events++;
 		f->durable_events += b->durable;
+		f->last_workspace = e.workspace;
+		f->last_key = e.key;
 		snprintf(b->durable ? f->last_event : f->last_soon, sizeof f->last_event, "%.*s %.*s %.*s", STR_ARG(e.kind),
 			 STR_ARG(e.action), STR_ARG(e.outcome));
 	}

@@ -84,6 +84,7 @@ struct fake {
 	unsigned events, durable_events; /* at iron-audit */
 	char last_event[64];	/* durable: "kind action outcome" */
 	char last_soon[64];	/* the same of the others */
+	uint64_t last_workspace, last_key; /* of any */
 	unsigned api_lost;	/* how often iron-control gave iron-api up */
 	bool ended;
 };

@@ -138,7 +138,7 @@ void op_vm_closed(struct control *c, const struct msg_vm_closed *m)
 	if (!p || !p->kind)
 		return;
 	if (m->key_hash.len == STORE_KEY_HASH_SIZE)
-		store_key_find(c->store, (const uint8_t *)m->key_hash.p, &a, &key);
+		store_key_find_any(c->store, (const uint8_t *)m->key_hash.p, &a, &key);
 	if (m->exec)
 		detail_add_id(&d, "exec_id", "exec_", m->exec);
 	if (m->path.len)

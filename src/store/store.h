@@ -95,6 +95,8 @@ struct store_keys {
 int store_key_create(struct store *s, const struct store_key *key, const uint8_t hash[STORE_KEY_HASH_SIZE]);
 /* -ENOENT too for a revoked one. Whether it has expired is the caller's to judge. */
 int store_key_find(struct store *s, const uint8_t hash[STORE_KEY_HASH_SIZE], struct arena *a, struct store_key *ret);
+/* A revoked one as well: whose it was, for the record. It opens nothing. */
+int store_key_find_any(struct store *s, const uint8_t hash[STORE_KEY_HASH_SIZE], struct arena *a, struct store_key *ret);
 int store_key_get(struct store *s, uint64_t workspace, uint64_t id, struct arena *a, struct store_key *ret);
 int store_key_touch(struct store *s, uint64_t id, int64_t now); /* last_used_at */
 int store_key_revoke(struct store *s, uint64_t workspace, uint64_t id, int64_t now);

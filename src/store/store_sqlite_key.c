@@ -2,8 +2,9 @@
 #include "store/store_sqlite.h"
 
 #define KEYS_DEFAULT 50
-#define KEY_COLUMNS                                                                                                    \
-	"SELECT id, workspace, name, hint, scopes, created_at, expires_at, last_used_at FROM keys WHERE revoked_at = 0"
+#define KEY_COLUMNS_ANY                                                                                                \
+	"SELECT id, workspace, name, hint, scopes, created_at, expires_at, last_used_at FROM keys WHERE "
+#define KEY_COLUMNS KEY_COLUMNS_ANY "revoked_at = 0"
 
 static int workspace_row(struct query *q, struct store_workspace *ret)
 {
@@ -172,15 +173,25 @@ static int key_row(struct query *q, struct store_key *ret)
 	return r <= 0 ? (r ? r : -ENOENT) : key_columns(q, ret);
 }
 
-int store_key_find(struct store *s, const uint8_t hash[STORE_KEY_HASH_SIZE], struct arena *a, struct store_key *ret)
+static int find_by_hash(struct store *s, const char *sql, const uint8_t *hash, struct arena *a, struct store_key *ret)
 {
 	_cleanup_(query_finish) struct query q = {0};
-	int r = query_begin(s, KEY_COLUMNS " AND hash = ?", a, &q);
+	int r = query_begin(s, sql, a, &q);
 
 	if (r)
 		return r;
 	bind_blob(&q, str_make(hash, STORE_KEY_HASH_SIZE));
 	return key_row(&q, ret);
+}
+
+int store_key_find(struct store *s, const uint8_t hash[STORE_KEY_HASH_SIZE], struct arena *a, struct store_key *ret)
+{
+	return find_by_hash(s, KEY_COLUMNS " AND hash = ?", hash, a, ret);
+}
+
+int store_key_find_any(struct store *s, const uint8_t hash[STORE_KEY_HASH_SIZE], struct arena *a, struct store_key *ret)
+{
+	return find_by_hash(s, KEY_COLUMNS_ANY "hash = ?", hash, a, ret);
 }
 
 int store_key_get(struct store *s, uint64_t workspace, uint64_t id, struct arena *a, struct store_key *ret)

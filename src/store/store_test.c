@@ -222,6 +222,9 @@ static void test_keys(void **state)
 	assert_int_equal(WRITE(w, store_key_revoke(w->store, w->workspace, 7, 600)), 0);
 	assert_int_equal(WRITE(w, store_key_revoke(w->store, w->workspace, 7, 600)), -ENOENT);
 	assert_int_equal(store_key_find(w->store, hash, &w->arena, &got), -ENOENT);
+	assert_int_equal(store_key_find_any(w->store, hash, &w->arena, &got), 0);
+	assert_true(got.row.id == 7 && got.workspace == w->workspace);
+	assert_int_equal(store_key_find_any(w->store, other, &w->arena, &got), -ENOENT);
 }
 
 static void test_keys_pages(void **state)
