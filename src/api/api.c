@@ -4,6 +4,7 @@
 
 #include "api/conn.h"
 #include "api/listener.h"
+#include "api/metrics.h"
 #include "api/transport.h"
 #include "model/op.h"
 
@@ -16,7 +17,7 @@ static void close_all(int *fds, size_t n)
 
 static int set_up(struct api *api, const struct msg_api_config *config, int *fds, size_t nfds, struct error *reterr)
 {
-	if (config->listeners == 0 || config->listeners > API_LISTENERS_MAX || nfds != 2U + config->listeners)
+	if (config->listeners <= config->metrics || config->listeners > API_LISTENERS_MAX || nfds != 2U + config->listeners)
 		return error_set(reterr, -EINVAL, "configuration: %u listeners and %zu descriptors", config->listeners, nfds);
 	if (str_copy(config->public_host, api->public_host, sizeof api->public_host))
 		return error_set(reterr, -EINVAL, "configuration: public_host");
@@ -26,6 +27,8 @@ static int set_up(struct api *api, const struct msg_api_config *config, int *fds
 		if (r)
 			error_set(reterr, r, "no memory for a listener");
 	}
+	if (r == 0 && config->metrics)
+		api->metrics_fd = api->listener_fds[api->nlisteners - 1];
 	return r;
 }
 
@@ -34,7 +37,7 @@ int api_create(struct event_base *base, const struct msg_api_config *config, int
 {
 	struct api *api = xcalloc(1, sizeof *api);
 
-	*api = (struct api){.base = base, .config = *config};
+	*api = (struct api){.base = base, .config = *config, .metrics_fd = -1, .metrics = metrics_create()};
 	api->config.public_host = STR_NONE;
 	rendezvous_init(&api->streams, base);
 	api->rates = rates_create(config->requests_per_key, config->requests_per_address, config->failures_per_address);
@@ -60,6 +63,7 @@ void api_destroy(struct api *api)
 	buf_finish(&api->description);
 	map_finish(&api->channels);
 	rates_destroy(api->rates);
+	metrics_destroy(api->metrics);
 	SSL_CTX_free(api->tls);
 	free(api);
 }
@@ -95,8 +99,9 @@ void api_take_stream(struct api *api, uint64_t token, int fd)
 	rendezvous_offer(&api->streams, token, fd);
 }
 
-size_t api_listeners(const struct api *api, const int **ret_fds)
+size_t api_listeners(const struct api *api, const int **ret_fds, bool *ret_metrics)
 {
+	*ret_metrics = api->metrics_fd >= 0;
 	*ret_fds = api->listener_fds;
 	return api->nlisteners;
 }

@@ -15,8 +15,8 @@ void api_destroy(struct api *api);
 
 /* The channel to iron-control; NULL: it is away (503). Takes no ownership; not to be destroyed while set. */
 void api_set_control(struct api *api, struct ipc_peer *control);
-/* The listening sockets, for an irond that has to know them again: borrowed. */
-size_t api_listeners(const struct api *api, const int **ret_fds);
+/* The listening sockets, for an irond that has to know them again: borrowed. ret_metrics: the last is that of GET /metrics. */
+size_t api_listeners(const struct api *api, const int **ret_fds, bool *ret_metrics);
 /* A renewed certificate and its key (takes both descriptors): new connections get it, those that are there go on. On
  * failure what was there stays. ret_changed: it is another than before. */
 int api_set_certificate(struct api *api, int cert_fd, int key_fd, bool *ret_changed, struct error *reterr);

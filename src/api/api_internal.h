@@ -7,7 +7,7 @@
 #include "api/rendezvous.h"
 #include "base/map.h"
 
-#define API_LISTENERS_MAX 8
+#define API_LISTENERS_MAX 9
 #define API_HEAD_MAX 16384
 /* Beside max_connections: these get their 503 or 429 said; the next ones are closed at once. */
 #define API_REFUSED_MAX 32
@@ -30,6 +30,8 @@ struct api {
 	struct event *listeners[API_LISTENERS_MAX];
 	int listener_fds[API_LISTENERS_MAX];
 	size_t nlisteners;
+	int metrics_fd; /* the listener of GET /metrics among them, -1: none */
+	struct metrics *metrics;
 	struct event *accept_again; /* after the table of descriptors was full */
 	struct ipc_peer *control;
 	uint32_t unrecorded; /* calls that iron-control, being away, was not told of */

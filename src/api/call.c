@@ -7,6 +7,7 @@
 
 #include "api/channel.h"
 #include "api/idempotency.h"
+#include "api/metrics.h"
 #include "api/openapi.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -43,7 +44,8 @@ static struct call *call_new(struct api *api, struct conn *conn)
 {
 	struct call *c = xcalloc(1, sizeof *c);
 
-	*c = (struct call){.api = api, .conn = conn, .op = OP_COUNT, .started_us = mono_us(), .arena = {.max = CALL_ARENA_MAX}};
+	*c = (struct call){.api = api, .conn = conn, .op = OP_COUNT, .started_us = mono_us(), .arena = {.max = CALL_ARENA_MAX},
+			   .metrics = conn_is_metrics(conn)};
 	snprintf(c->address, sizeof c->address, "%s", conn_peer(conn));
 	return c;
 }
@@ -60,7 +62,7 @@ void call_identify(const struct call *c, struct msg_req *ret)
 		ret->fingerprint = str_make(c->fingerprint, sizeof c->fingerprint);
 }
 
-/* Probes come every few seconds and say nothing about anyone. */
+/* Probes and scrapes come every few seconds and say nothing about anyone. */
 static bool is_worth_recording(const struct call *c, unsigned status)
 {
 	/* a flood that is refused does not become one of messages to iron-control either: it is counted */
@@ -68,7 +70,7 @@ static bool is_worth_recording(const struct call *c, unsigned status)
 		c->api->limited++;
 		return false;
 	}
-	return !(status < 300 && (c->op == OP_HEALTHZ || c->op == OP_READYZ));
+	return !c->metrics && !(status < 300 && (c->op == OP_HEALTHZ || c->op == OP_READYZ));
 }
 
 /* Once a second at most; what a flood leaves behind goes with the next call. */
@@ -92,6 +94,8 @@ void call_record(struct call *c, unsigned status)
 	if (c->ended)
 		return;
 	c->ended = true;
+	if (!c->metrics)
+		metrics_count(c->api->metrics, c->op, status, took_us, c->limited);
 	idempotency_tell_lost(c);
 	call_identify(c, &who);
 	bool worth = is_worth_recording(c, status);
@@ -349,6 +353,16 @@ static void check_key_limit(struct call *c)
 		rates_note_failure(c->api->rates, address, mono_ms());
 }
 
+static void take_scrape(struct call *c, const struct http1_request *req)
+{
+	if (req->form == HTTP1_ASTERISK || !str_eq(req->path, STR("/metrics"))) {
+		note_failure(c, CODE_NOT_FOUND, "here is /metrics and nothing else; the API has an address of its own");
+	} else if (req->method_id != HTTP1_GET && req->method_id != HTTP1_HEAD) {
+		call_add_header(c, "Allow: GET, HEAD\r\n");
+		note_failure(c, CODE_METHOD_NOT_ALLOWED, "this path takes GET, HEAD");
+	}
+}
+
 /* What iron-control said of the key. */
 static void note_key(struct call *c, const struct msg_done *done)
 {
@@ -372,6 +386,10 @@ struct call *call_create(struct api *api, struct conn *conn, const struct http1_
 	refuse_limited(c, rates_take_address(api->rates, str_of(conn_address_key(conn)), mono_ms()), "from your address");
 	if (c->fail_status)
 		return c;
+	if (c->metrics) {
+		take_scrape(c, req);
+		return c;
+	}
 	find_route(c, req, &route);
 	if (c->fail_status)
 		return c;
@@ -627,12 +645,14 @@ void call_start(struct call *c, struct buf *body)
 {
 	call_hold(c);
 	idempotency_seal(c, buf_str(body));
-	if (!c->fail_status)
+	if (!c->fail_status && !c->metrics)
 		take_body(c, buf_str(body));
 	if (c->has_key && !c->limited && (c->fail_status || c->upgrades))
 		check_key(c);
 	else if (c->fail_status)
 		call_fail(c, c->fail_code, "%s", c->fail_message);
+	else if (c->metrics)
+		metrics_start(c);
 	else if (c->shape->answer == ANSWER_LOCAL)
 		answer_local(c);
 	else if (c->shape->start)

@@ -37,6 +37,8 @@ struct call {
 	unsigned holds; /* of iron-control, which will answer, and of whoever works on it */
 	bool ended;	/* answered and recorded */
 	bool limited;	/* refused by rates.h: nobody is asked about it */
+	bool metrics;	/* it came to the listener of GET /metrics, which has no key and no operations */
+	struct scrape *scrape; /* metrics.c */
 	bool vm_is_ready;
 	/* What runs for it: to be told when the client leaves. It holds the call. */
 	void *work;

@@ -538,11 +538,12 @@ static void on_event(evutil_socket_t fd, short what, void *arg)
 	conn_turn(arg);
 }
 
-void conn_create(struct api *api, int fd, const char *peer, const char *address_key, unsigned refused)
+void conn_create(struct api *api, int fd, const char *peer, const char *address_key, bool metrics, unsigned refused)
 {
 	struct conn *c = xcalloc(1, sizeof *c);
 
-	*c = (struct conn){.api = api, .refused = refused, .in = {.max = IN_MAX + READ_PIECE}, .out = {.max = OUT_MAX}};
+	*c = (struct conn){.api = api, .refused = refused, .metrics = metrics, .in = {.max = IN_MAX + READ_PIECE},
+			   .out = {.max = OUT_MAX}};
 	c->body = BUF_MAX(api->config.max_body_bytes);
 	snprintf(c->peer, sizeof c->peer, "%s", peer);
 	snprintf(c->address_key, sizeof c->address_key, "%s", address_key);
@@ -554,12 +555,12 @@ void conn_create(struct api *api, int fd, const char *peer, const char *address_
 	c->readable = event_new(api->base, fd, EV_READ | EV_PERSIST, on_event, c);
 	c->writable = event_new(api->base, fd, EV_WRITE | EV_PERSIST, on_event, c);
 	c->timer = evtimer_new(api->base, on_timer, c);
-	int r = transport_init(&c->t, fd, api->tls);
+	int r = transport_init(&c->t, fd, metrics ? NULL : api->tls);
 	if (r || !c->readable || !c->writable || !c->timer) {
 		conn_destroy(c);
 		return;
 	}
-	conn_enter(c, api->tls ? HANDSHAKE : IDLE);
+	conn_enter(c, c->t.ssl ? HANDSHAKE : IDLE);
 	conn_turn(c);
 }
 
@@ -576,4 +577,9 @@ const char *conn_address_key(const struct conn *c)
 bool conn_is_tls(const struct conn *c)
 {
 	return c->t.ssl != NULL;
+}
+
+bool conn_is_metrics(const struct conn *c)
+{
+	return c->metrics;
 }

@@ -20,8 +20,9 @@ struct conn;
 
 #define ADDRESS_KEY_SIZE 48
 /* Takes fd, which came from an accepting socket. peer: its address as text; address_key: what its connections are counted
- * by. refused: a status to say instead of serving anything, 0: none. */
-void conn_create(struct api *api, int fd, const char *peer, const char *address_key, unsigned refused);
+ * by. metrics: it came to the listener of GET /metrics, and is served that in the clear. refused: a status to say instead
+ * of serving anything, 0: none. */
+void conn_create(struct api *api, int fd, const char *peer, const char *address_key, bool metrics, unsigned refused);
 void conn_destroy(struct conn *c);
 /* The longest idle one, closed to make room. False: there is none. */
 bool conn_evict(struct api *api);
@@ -32,6 +33,7 @@ const char *conn_peer(const struct conn *c);
 /* What its connections and calls are counted by: the address, or its /64. */
 const char *conn_address_key(const struct conn *c);
 bool conn_is_tls(const struct conn *c);
+bool conn_is_metrics(const struct conn *c);
 
 /* The answer: status line, headers and the body (its bytes are taken over; empty afterwards). headers: further lines, each
  * ending in CRLF, may be NULL. The call is over for the connection: it holds it no longer. */

@@ -34,6 +34,7 @@ struct conn {
 	uint32_t stall_ms; /* how long a streamed answer may stand still */
 	bool eof_told;
 	unsigned refused;
+	bool metrics; /* of the listener of GET /metrics */
 	const struct conn_user *ops;
 	void *user;
 	const struct conn_stream *stream; /* of a streamed body or answer */

@@ -71,7 +71,7 @@ static void set_options(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &gone_ms, sizeof gone_ms);
 }
 
-static void admit(struct api *api, int fd, const union address *from)
+static void admit(struct api *api, int fd, const union address *from, bool metrics)
 {
 	char peer[INET6_ADDRSTRLEN], key[ADDRESS_KEY_SIZE];
 	unsigned refused = 0;
@@ -93,7 +93,7 @@ static void admit(struct api *api, int fd, const union address *from)
 		api->nconns++;
 		count(api, key, 1);
 	}
-	conn_create(api, fd, peer, key, refused);
+	conn_create(api, fd, peer, key, metrics, refused);
 }
 
 /* Without a descriptor to spare, accepting again at once would only spin. */
@@ -124,7 +124,7 @@ static void on_acceptable(evutil_socket_t listener, short what, void *arg)
 		socklen_t len = sizeof from;
 		int fd = accept4(listener, &from.any, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd >= 0) {
-			admit(api, fd, &from);
+			admit(api, fd, &from, listener == api->metrics_fd);
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {

@@ -199,7 +199,7 @@ static const char *fixed_key_changed(const struct conf *a, const struct conf *b)
 
 static bool listen_changed(const struct conf *a, const struct conf *b)
 {
-	bool changed = a->listen_count != b->listen_count;
+	bool changed = a->listen_count != b->listen_count || strcmp(a->metrics_listen, b->metrics_listen) != 0;
 
 	for (unsigned i = 0; !changed && i < a->listen_count; i++)
 		changed = strcmp(a->listen[i], b->listen[i]) != 0;
@@ -253,7 +253,7 @@ static int apply(struct broker *b, struct conf *next, struct error *reterr)
 	int r = make_plan(b->told, next, &plan, reterr);
 
 	if (r == 0 && listen_changed(b->conf, next))
-		r = listeners_open(next, &listeners, reterr);
+		r = listeners_open(next, b->listeners, &listeners, reterr);
 	if (r == 0)
 		r = nft_host_install(next, b->conf->uid_base, UIDS_WORKERS, reterr);
 	if (r < 0) {
@@ -391,7 +391,7 @@ static void raise_file_limit(void)
 /* An iron-api that is adopted has them, and will say so. */
 static int open_listeners(struct broker *b, struct error *reterr)
 {
-	return role_state(b->api) == ROLE_DOWN ? listeners_open(b->conf, &b->listeners, reterr) : 0;
+	return role_state(b->api) == ROLE_DOWN ? listeners_open(b->conf, NULL, &b->listeners, reterr) : 0;
 }
 
 static uint64_t config_mark(enum role kind, void *user)

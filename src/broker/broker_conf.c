@@ -14,16 +14,37 @@
 #include "os/fdutil.h"
 #include "os/ipc.h"
 
-#define MAX_LISTENERS 8
+#define MAX_LISTEN 8
+#define MAX_LISTENERS (MAX_LISTEN + 1) /* and metrics_listen */
 #define EXTRA_CA_MAX 49152
 #define BACKLOG 512
 
 struct listeners {
 	int fds[MAX_LISTENERS];
 	size_t n;
+	bool metrics; /* the last of them is metrics_listen */
 };
 
 /* --- listening sockets --- */
+
+static bool is_at(int fd, const struct addrinfo *ai)
+{
+	struct sockaddr_storage at = {0};
+	socklen_t len = sizeof at;
+
+	return getsockname(fd, (struct sockaddr *)&at, &len) == 0 && len == ai->ai_addrlen && memcmp(&at, ai->ai_addr, len) == 0;
+}
+
+/* One address, one socket: where it listens already, a second one could not be bound. */
+static int listen_on(const struct listeners *old, const struct addrinfo *ai, int *ret_fd)
+{
+	for (size_t i = 0; old && i < old->n; i++)
+		if (is_at(old->fds[i], ai)) {
+			*ret_fd = fcntl(old->fds[i], F_DUPFD_CLOEXEC, 0);
+			return *ret_fd < 0 ? -errno : 1;
+		}
+	return 0;
+}
 
 static int listen_at(const struct addrinfo *ai, int *ret_fd)
 {
@@ -41,7 +62,7 @@ static int listen_at(const struct addrinfo *ai, int *ret_fd)
 }
 
 /* "127.0.0.1:7443", "[::1]:7443". */
-static int listen_text(const char *text, int *ret_fd, struct error *reterr)
+static int listen_text(const char *key, const char *text, const struct listeners *old, int *ret_fd, struct error *reterr)
 {
 	const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
 				       .ai_socktype = SOCK_STREAM};
@@ -50,28 +71,50 @@ static int listen_text(const char *text, int *ret_fd, struct error *reterr)
 	int r;
 
 	if (!colon)
-		return error_set(reterr, -EINVAL, "listen: %s: expected ADDRESS:PORT", text);
+		return error_set(reterr, -EINVAL, "%s: %s: expected ADDRESS:PORT", key, text);
 	struct str address = str_trim(str_make(text, (size_t)(colon - text)), "[]");
 	_cleanup_free_ char *host = str_dup(address);
 	if (getaddrinfo(host, colon + 1, &hints, &ai) != 0)
-		return error_set(reterr, -EINVAL, "listen: %s: expected ADDRESS:PORT", text);
-	r = listen_at(ai, ret_fd);
+		return error_set(reterr, -EINVAL, "%s: %s: expected ADDRESS:PORT", key, text);
+	r = listen_on(old, ai, ret_fd);
+	if (r == 0)
+		r = listen_at(ai, ret_fd);
 	freeaddrinfo(ai);
-	return r < 0 ? error_set(reterr, r, "listen: %s: %s; `ss -ltnp` shows who listens", text, strerror(-r)) : 0;
+	return r < 0 ? error_set(reterr, r, "%s: %s: %s; `ss -ltnp` shows who listens", key, text, strerror(-r)) : 0;
 }
 
-int listeners_open(const struct conf *conf, struct listeners **ret, struct error *reterr)
+/* The same address twice would have two keys share one socket. */
+static int check_twice(const struct conf *conf, struct error *reterr)
+{
+	for (unsigned i = 0; i < conf->listen_count; i++)
+		if (strcmp(conf->listen[i], conf->metrics_listen) == 0)
+			return error_set(reterr, -EINVAL, "metrics_listen: %s is the API's already (listen): take another port",
+					 conf->metrics_listen);
+	return 0;
+}
+
+static int add_listener(struct listeners *l, const char *key, const char *text, const struct listeners *old,
+			struct error *reterr)
+{
+	int r = listen_text(key, text, old, &l->fds[l->n], reterr);
+
+	if (r == 0)
+		l->n++;
+	return r;
+}
+
+int listeners_open(const struct conf *conf, const struct listeners *old, struct listeners **ret, struct error *reterr)
 {
 	struct listeners *l = xcalloc(1, sizeof *l);
-	int r = 0;
+	int r = check_twice(conf, reterr);
 
-	if (conf->listen_count > MAX_LISTENERS)
-		r = error_set(reterr, -EINVAL, "listen: at most %d addresses", MAX_LISTENERS);
-	for (unsigned i = 0; r == 0 && i < conf->listen_count; i++) {
-		r = listen_text(conf->listen[i], &l->fds[l->n], reterr);
-		if (r == 0)
-			l->n++;
-	}
+	if (conf->listen_count > MAX_LISTEN)
+		r = error_set(reterr, -EINVAL, "listen: at most %d addresses", MAX_LISTEN);
+	for (unsigned i = 0; r == 0 && i < conf->listen_count; i++)
+		r = add_listener(l, "listen", conf->listen[i], old, reterr);
+	l->metrics = conf->metrics_listen[0] != '\0';
+	if (r == 0 && l->metrics)
+		r = add_listener(l, "metrics_listen", conf->metrics_listen, old, reterr);
 	if (r < 0)
 		listeners_close(l);
 	else
@@ -79,10 +122,11 @@ int listeners_open(const struct conf *conf, struct listeners **ret, struct error
 	return r;
 }
 
-struct listeners *listeners_take(int *fds, size_t n)
+struct listeners *listeners_take(int *fds, size_t n, bool metrics)
 {
 	struct listeners *l = xcalloc(1, sizeof *l);
 
+	l->metrics = metrics;
 	for (; l->n < MIN(n, (size_t)MAX_LISTENERS); l->n++)
 		l->fds[l->n] = take_fd(fds[l->n]);
 	return l;
@@ -168,7 +212,8 @@ static uint32_t memory_budget(const struct conf *conf)
 static struct msg_api_config api_record(const struct conf *c)
 {
 	return (struct msg_api_config){
-		.listeners = (uint8_t)c->listen_count,
+		.listeners = (uint8_t)(c->listen_count + (c->metrics_listen[0] ? 1 : 0)),
+		.metrics = c->metrics_listen[0] != '\0',
 		.tls = true,
 		.public_host = str_of(c->public_host),
 		.max_connections = c->limits.max_connections,
@@ -268,6 +313,7 @@ int config_send_api(const struct broker *b, int fd, struct error *reterr)
 	fds[0] = cert;
 	fds[1] = key;
 	m.listeners = (uint8_t)b->listeners->n;
+	m.metrics = b->listeners->metrics;
 	memcpy(fds + 2, b->listeners->fds, b->listeners->n * sizeof(int));
 	return send_config(fd, MSG_TYPE_msg_api_config, &m, fds, 2 + b->listeners->n, "iron-api", reterr);
 }
@@ -354,7 +400,7 @@ int config_fingerprint(const struct conf *conf, enum role kind, struct buf *out,
 		r = wire_encode(&msg_api_config_wire, &api, out);
 		for (unsigned i = 0; r == 0 && i < conf->listen_count; i++)
 			r = wire_list_add_z(out, conf->listen[i]);
-		return r;
+		return r < 0 ? r : wire_list_add_z(out, conf->metrics_listen);
 	}
 	if (kind == ROLE_CONTROL) {
 		r = control_record(conf, &t, &control, reterr);

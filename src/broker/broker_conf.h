@@ -3,10 +3,11 @@
 #include "base/log.h"
 #include "broker/broker.h"
 
-/* Opened from conf->listen; kept over restarts of iron-api. The reason names the address and what to look at. */
-int listeners_open(const struct conf *conf, struct listeners **ret, struct error *reterr);
-/* Those of an iron-api that was adopted; the descriptors are taken out. */
-struct listeners *listeners_take(int *fds, size_t n);
+/* Opened from conf->listen and metrics_listen; kept over restarts of iron-api. Those of `old` (may be NULL) that listen
+ * where one shall are used on. The reason names the address and what to look at. */
+int listeners_open(const struct conf *conf, const struct listeners *old, struct listeners **ret, struct error *reterr);
+/* Those of an iron-api that was adopted; the descriptors are taken out. metrics: the last is that of GET /metrics. */
+struct listeners *listeners_take(int *fds, size_t n, bool metrics);
 void listeners_close(struct listeners *l);
 
 /* Sent on fd, blocking (role_ops.configure). */

@@ -64,7 +64,7 @@ static int configure(struct role_proc *r, int fd, void *user, struct error *rete
 	struct broker *b = user;
 
 	if (role_kind(r) == ROLE_API) {
-		int k = b->listeners ? 0 : listeners_open(b->conf, &b->listeners, reterr);
+		int k = b->listeners ? 0 : listeners_open(b->conf, NULL, &b->listeners, reterr);
 		if (k == 0)
 			k = config_send_api(b, fd, reterr);
 		if (k == 0)
@@ -114,7 +114,7 @@ static void on_row(struct role_proc *r, const struct ipc_msg *m, void *user)
 
 	if (r != b->api || m->info->type != MSG_TYPE_msg_listeners || b->listeners)
 		return;
-	b->listeners = listeners_take(m->fds, m->nfds);
+	b->listeners = listeners_take(m->fds, m->nfds, IPC_RECORD(m, msg_listeners)->metrics);
 }
 
 static const struct role_ops ops = {.configure = configure, .row = on_row, .up = on_up, .down = on_down};

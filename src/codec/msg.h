@@ -24,11 +24,11 @@
 	M(3, msg_ping, 0)                                                                                              \
 	M(4, msg_end, 0)                                                                                               \
 	M(5, msg_adopt, 0)                                                                                             \
-	M(6, msg_listeners, 8)                                                                                         \
+	M(6, msg_listeners, 9)                                                                                         \
 	M(7, msg_door, 3)                                                                                              \
 	M(8, msg_vm_end_get, 0)                                                                                        \
 	/* irond -> role, once, first */                                                                               \
-	M(10, msg_api_config, 10)                                                                                      \
+	M(10, msg_api_config, 11)                                                                                      \
 	M(11, msg_control_config, 0)                                                                                   \
 	M(12, msg_vm_config, 3)                                                                                        \
 	M(13, msg_egress_config, 0)                                                                                    \
@@ -117,7 +117,11 @@
 	M(147, row_explain, 0)                                                                                         \
 	/* Idempotency-Key */                                                                                          \
 	M(150, msg_keep, 0)                                                                                            \
-	M(151, row_kept, 0)
+	M(151, row_kept, 0)                                                                                            \
+	/* GET /metrics */                                                                                             \
+	M(160, msg_metrics_get, 0)                                                                                     \
+	M(161, row_vm_count, 0)                                                                                        \
+	M(162, row_index, 0)
 
 #define MSG_ENUM(number, record, fds) MSG_TYPE_##record = (number),
 enum msg_type { MSG_TABLE(MSG_ENUM) };

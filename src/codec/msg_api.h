@@ -388,6 +388,20 @@ WIRE_DECLARE(row_image, ROW_IMAGE_FIELDS);
 	F(T, u64, memory_committed_mib, 0)                                                                             \
 	F(T, u64, memory_budget_mib, 0)
 WIRE_DECLARE(row_host, ROW_HOST_FIELDS);
+
+/* For GET /metrics, which has no key and is no operation of the API: row_vm_count a state, row_index, then as HOST. */
+#define MSG_METRICS_GET_FIELDS(F, T)
+WIRE_DECLARE(msg_metrics_get, MSG_METRICS_GET_FIELDS);
+/* state: enum vm_state. */
+#define ROW_VM_COUNT_FIELDS(F, T) F(T, u8, state, 0) F(T, u64, vms, 0)
+WIRE_DECLARE(row_vm_count, ROW_VM_COUNT_FIELDS);
+/* The audit index: sequence of the last record that is in it, and of the journal's last. */
+#define ROW_INDEX_FIELDS(F, T)                                                                                         \
+	F(T, u64, indexed, 0)                                                                                          \
+	F(T, u64, written, 0)                                                                                          \
+	F(T, u64, skipped, 0)                                                                                          \
+	F(T, flag, whole, 0)
+WIRE_DECLARE(row_index, ROW_INDEX_FIELDS);
 /* role: an encoded msg_role_row. */
 #define ROW_ROLE_FIELDS(F, T) F(T, str, role, 512)
 WIRE_DECLARE(row_role, ROW_ROLE_FIELDS);

@@ -29,8 +29,8 @@ WIRE_DECLARE(msg_end, MSG_END_FIELDS);
  * channels the role still has. From the answer on it takes new things again. */
 #define MSG_ADOPT_FIELDS(F, T)
 WIRE_DECLARE(msg_adopt, MSG_ADOPT_FIELDS);
-/* The API's `n` listening sockets. */
-#define MSG_LISTENERS_FIELDS(F, T) F(T, u8, n, 8)
+/* The API's `n` listening sockets; metrics: the last of them is that of GET /metrics. */
+#define MSG_LISTENERS_FIELDS(F, T) F(T, u8, n, 9) F(T, flag, metrics, 0)
 WIRE_DECLARE(msg_listeners, MSG_LISTENERS_FIELDS);
 /* A VM that is attached, with what msg_vm_attach gave: TCP listener, DNS socket, NFLOG socket. */
 #define MSG_DOOR_FIELDS(F, T) F(T, u64, vm, 0) F(T, u64, generation, 0)
@@ -40,9 +40,11 @@ WIRE_DECLARE(msg_door, MSG_DOOR_FIELDS);
 #define MSG_VM_END_GET_FIELDS(F, T)
 WIRE_DECLARE(msg_vm_end_get, MSG_VM_END_GET_FIELDS);
 
-/* Descriptors: certificate (PEM), private key (PEM), then `listeners` listening sockets. */
+/* Descriptors: certificate (PEM), private key (PEM), then `listeners` listening sockets; metrics: the last of them is
+ * that of GET /metrics, in the clear. */
 #define MSG_API_CONFIG_FIELDS(F, T)                                                                                    \
-	F(T, u8, listeners, 8)                                                                                         \
+	F(T, u8, listeners, 9)                                                                                         \
+	F(T, flag, metrics, 0)                                                                                         \
 	F(T, flag, tls, 0)                                                                                             \
 	F(T, str, public_host, 253)                                                                                    \
 	F(T, u32, max_connections, 0)                                                                                  \

@@ -55,6 +55,7 @@ struct conf_audit {
 struct conf {
 	char **listen; /* "ADDRESS:PORT", IPv6 in brackets */
 	unsigned listen_count;
+	char *metrics_listen; /* the same, or empty */
 	char *public_host;
 	struct conf_tls tls;
 	char *state_dir, *run_dir, *instance, *cgroup_root;

@@ -59,6 +59,11 @@ static bool is_listen(const char *v)
 	return authority_parse(str_of(v), &h, &port) == 0 && h.ip.family && port;
 }
 
+static bool is_listen_or_empty(const char *v)
+{
+	return !*v || is_listen(v);
+}
+
 static bool is_resolver(const char *v)
 {
 	struct str address = str_of(v), head;
@@ -91,7 +96,7 @@ static const struct {
 	{"key_file", is_path},         {"state_dir", is_path},            {"run_dir", is_path},
 	{"instance", is_name},         {"cgroup_root", is_relative},      {"sandbox", is_sandbox},
 	{"log_level", is_log_level},   {"default_image", is_name},        {"resolvers", is_resolver},
-	{"extra_ca_files", is_path},   {"never_dial", is_cidr},
+	{"extra_ca_files", is_path},   {"never_dial", is_cidr},           {"metrics_listen", is_listen_or_empty},
 };
 
 static int check_string(const struct conf_option *o, const char *v, char ret_bad[128])

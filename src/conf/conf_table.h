@@ -8,6 +8,8 @@
 #define CONF_TOP(K)                                                                                                    \
 	K(strs, top, listen, "[\"127.0.0.1:7443\"]", 0, 8, "a list of ADDRESS:PORT",                                   \
 	  "Where the API listens. Loopback unless you mean it: whoever reaches it with a key controls VMs.")           \
+	K(str, top, metrics_listen, "\"\"", 0, 63, "ADDRESS:PORT, or empty for none",                                  \
+	  "Where GET /metrics answers Prometheus, in the clear and without a key: loopback, as 127.0.0.1:7444.")       \
 	K(str, top, public_host, "\"\"", 0, 253, "a host name or address",                                             \
 	  "The name under which clients reach this host, where it is not the one they asked for.")                     \
 	K(str, top, state_dir, "/var/lib/iron", 1, 200, "an absolute path",                                            \

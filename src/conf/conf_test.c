@@ -17,6 +17,7 @@ static void test_empty_is_all_defaults(void **state)
 		assert_int_equal(conf_parse("iron.yaml", str_of(empties[i]), &c, &e), 0);
 		assert_int_equal(c->listen_count, 1);
 		assert_string_equal(c->listen[0], "127.0.0.1:7443");
+		assert_string_equal(c->metrics_listen, "");
 		assert_string_equal(c->state_dir, "/var/lib/iron");
 		assert_int_equal(c->shapes_count, 3);
 		assert_int_equal(c->shapes[1].memory_mib, 512);
@@ -34,6 +35,7 @@ static void test_values(void **state)
 	struct error e = {0};
 	assert_int_equal(conf_parse("iron.yaml",
 				    STR("listen: ['[::1]:1', '10.0.0.1:7443']\n"
+					"metrics_listen: '[::1]:7444'\n"
 					"shapes: [{name: one, vcpus: 1, memory_mib: 256}]\n"
 					"egress:\n"
 					"  resolvers: [10.78.0.2, 'fd00::1#5353']\n"
@@ -44,6 +46,7 @@ static void test_values(void **state)
 				    &c, &e),
 			 0);
 	assert_int_equal(c->listen_count, 2);
+	assert_string_equal(c->metrics_listen, "[::1]:7444");
 	assert_int_equal(c->shapes_count, 1);
 	assert_int_equal(c->egress.resolvers_count, 2);
 	assert_int_equal(c->egress.private_allow_count, 2);
@@ -65,6 +68,7 @@ static void test_mistakes(void **state)
 		{"uid_base: -1\n", "iron.yaml:1: uid_base: expected"},
 		{"listen: []\n", "iron.yaml:1: listen: expected a list of ADDRESS:PORT, not 'an empty list'"},
 		{"listen: localhost\n", "iron.yaml:1: listen: expected a list"},
+		{"metrics_listen: 7444\n", "iron.yaml:1: metrics_listen: expected ADDRESS:PORT, or empty for none, not '7444'"},
 		{"listen: ['example.com:80']\n", "iron.yaml:1: listen: expected a list"},
 		{"shapes:\n  - name: a\n    vcpus: 99\n    memory_mib: 256\n", "shapes: expected a list of {name, vcpus"},
 		{"shapes:\n  - name: a\n", "shapes: expected"},

@@ -136,6 +136,8 @@ static void on_api(struct ipc_peer *p, const struct ipc_msg *m, void *user)
 		kept_take(c, IPC_RECORD(m, msg_keep));
 	else if (m->info->type == MSG_TYPE_msg_vm_closed)
 		op_vm_closed(c, IPC_RECORD(m, msg_vm_closed));
+	else if (m->info->type == MSG_TYPE_msg_metrics_get)
+		request_receive_metrics(c, m);
 	else
 		request_receive(c, m);
 }

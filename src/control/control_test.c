@@ -480,6 +480,31 @@ static void test_ready_names_who_is_silent(void **state)
 	fake_answer_finish(&a);
 }
 
+/* Without a key: no client of the API can send it. */
+static void test_metrics(void **state)
+{
+	struct fake *f = *state;
+	struct fake_answer a;
+	unsigned states = 0, hosts = 0, roles = 0, indexes = 0;
+
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_metrics_get, &(struct msg_metrics_get){}, &a), 200);
+	for (size_t i = 0; i < a.rows.n; i++) {
+		const struct row_vm_count *vms = (void *)a.rows.v[i]->record;
+		const enum msg_type type = a.rows.v[i]->type;
+		assert_false(type == MSG_TYPE_row_vm_count && VM_STATE_BIT(vms->state) & VM_STATES_GONE);
+		states += type == MSG_TYPE_row_vm_count;
+		hosts += type == MSG_TYPE_row_host;
+		indexes += type == MSG_TYPE_row_index;
+		roles += type == MSG_TYPE_row_role;
+	}
+	assert_int_equal(a.rows.n, states + hosts + indexes + roles);
+	assert_int_equal(states, VM_STATE_END - 1 - 2);
+	assert_int_equal(hosts, 1);
+	assert_int_equal(indexes, 1);
+	assert_int_equal(roles, 2);
+	fake_answer_finish(&a);
+}
+
 /* --- the journal's index --- */
 
 static void append(struct audit_journal *j, uint16_t type, const void *record)
@@ -687,6 +712,7 @@ int main(void)
 		T(test_many_doors_and_large_policies),
 		T(test_lists_and_host),
 		T(test_ready_names_who_is_silent),
+		T(test_metrics),
 		T(test_the_journal_is_followed_into_the_index),
 		T(test_the_index_forgets),
 		T(test_the_index_forgets),

@@ -78,6 +78,7 @@ static const struct ipc_rule api_rules[] = {
 	{MSG_TYPE_msg_explain, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_key_create, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_page, 0, IPC_REQUEST, on_api_message},
+	{MSG_TYPE_msg_metrics_get, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_api_record, 0, IPC_NOTICE, on_api_message},
 	{MSG_TYPE_msg_keep, 0, IPC_NOTICE, on_api_message},
 	{MSG_TYPE_msg_vm_closed, 0, IPC_NOTICE, on_api_message},

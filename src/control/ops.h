@@ -37,6 +37,7 @@ void op_me(struct request *r);
 void op_host(struct request *r);
 void op_healthz(struct request *r);
 void op_readyz(struct request *r);
+void op_metrics(struct request *r);
 /* ops_keys.c */
 void op_key_list(struct request *r);
 void op_key_create(struct request *r);

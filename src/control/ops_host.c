@@ -188,3 +188,34 @@ void op_host(struct request *r)
 	r->waiting = false;
 	request_fail(r, CODE_UNAVAILABLE, "irond is not reached");
 }
+
+/* --- metrics --- */
+
+static int vm_counts(struct request *r)
+{
+	for (unsigned state = 1; state < VM_STATE_END; state++) {
+		struct store_usage u = {0};
+		if (VM_STATE_BIT(state) & VM_STATES_GONE)
+			continue;
+		int code = store_vm_usage(r->control->store, 0, VM_STATE_BIT(state), &u);
+		if (code)
+			return code;
+		request_row(r, MSG_TYPE_row_vm_count, &(struct row_vm_count){.state = (uint8_t)state, .vms = u.vms});
+	}
+	return 0;
+}
+
+void op_metrics(struct request *r)
+{
+	struct tail_status s;
+
+	int code = vm_counts(r);
+	if (code) {
+		request_fail_store(r, code, "metrics");
+		return;
+	}
+	tail_get_status(r->control->tail, &s);
+	request_row(r, MSG_TYPE_row_index,
+		    &(struct row_index){.indexed = s.indexed, .written = s.written, .skipped = s.skipped, .whole = s.whole});
+	op_host(r);
+}

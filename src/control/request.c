@@ -9,6 +9,7 @@
 #include "control/auth.h"
 #include "control/kept.h"
 #include "control/links.h"
+#include "control/ops.h"
 #include "model/name.h"
 
 #define CROWDED_MS 10
@@ -391,6 +392,22 @@ void request_receive(struct control *c, const struct ipc_msg *m)
 		request_fail(r, CODE_UNAVAILABLE, "iron is starting; try again");
 	else if (admitted(r))
 		request_run(r);
+}
+
+/* Counts of the whole host, of nobody's workspace: there is no key, and iron-api asks where no client of the API could. */
+void request_receive_metrics(struct control *c, const struct ipc_msg *m)
+{
+	static const struct op_entry entry = {OP_HOST, MSG_TYPE_msg_metrics_get, op_metrics, true, .keeps = false};
+	struct request *r = request_create(c, m->txn, m->info, m->record);
+
+	if (!r)
+		return;
+	r->who.op = OP_HOST;
+	r->entry = &entry;
+	if (c->ready)
+		request_run(r);
+	else
+		request_fail(r, CODE_UNAVAILABLE, "iron is starting; try again");
 }
 
 /* The workspace that root names, made when there is none. False: answered. Kept even when the key is then refused: an

@@ -64,6 +64,8 @@ const struct op_entry *op_entry_find(unsigned op);
 
 /* From the channel of iron-api. */
 void request_receive(struct control *c, const struct ipc_msg *m);
+/* For GET /metrics. */
+void request_receive_metrics(struct control *c, const struct ipc_msg *m);
 void request_receive_root_key(struct control *c, const struct ipc_msg *m);
 /* Drops all of the API's (or root's) that are open, without an answer. */
 void requests_drop(struct control *c, bool root);

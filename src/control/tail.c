@@ -266,7 +266,8 @@ void tail_get_status(const struct tail *t, struct tail_status *ret)
 	uint64_t done = 0, part = 0;
 
 	audit_index_status(t->index, &s);
-	*ret = (struct tail_status){.whole = !t->fresh && !t->target, .skipped = s.skipped, .permille = 1000};
+	*ret = (struct tail_status){.whole = !t->fresh && !t->target, .skipped = s.skipped, .permille = 1000,
+				    .indexed = s.position.seq, .written = s.head.seq};
 	if (ret->whole || s.head.segment == 0)
 		return;
 	if (s.position.segment == s.head.segment)

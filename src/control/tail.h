@@ -27,5 +27,6 @@ struct tail_status {
 	bool whole;
 	unsigned permille; /* of the journal, by its segments */
 	uint64_t skipped;  /* segments given up half-way, and records that do not decode */
+	uint64_t indexed, written; /* sequence of the last record in the index, and in the journal */
 };
 void tail_get_status(const struct tail *t, struct tail_status *ret);

@@ -85,8 +85,9 @@ static void on_adopt(struct ipc_peer *peer, const struct ipc_msg *m, void *user)
 {
 	const struct program *p = user;
 	const int *fds;
-	const struct msg_listeners row = {.n = (uint8_t)api_listeners(p->api, &fds)};
+	struct msg_listeners row = {0};
 
+	row.n = (uint8_t)api_listeners(p->api, &fds, &row.metrics);
 	ipc_reply(peer, m->txn, MSG_TYPE_msg_listeners, &row, fds, row.n);
 	ipc_reply_result(peer, m->txn, 0, "", 0);
 }
