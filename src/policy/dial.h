@@ -1,6 +1,6 @@
 #pragma once
-/* Which resolved or literal addresses may be dialled (docs/ARCHITECTURE.md, "The way of a connection"). The kernel's view
- * (is it local?) is the worker's to ask beside this. Pure, and no allocation in dial_check. */
+/* Which resolved or literal addresses may be dialled (docs/ARCHITECTURE.md, "The way of a connection"). The kernel's
+ * view (is it local?) is the worker's to ask beside this. Pure, and no allocation in dial_check. */
 #include "base/error.h"
 #include "policy/policy.h"
 
