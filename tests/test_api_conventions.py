@@ -198,13 +198,13 @@ def test_keys_images_me_and_host(api):
     assert me["workspace"] == "default" and me["scopes"] == ["admin"] and me["key_id"].startswith("key_")
 
     def host(c, r):
-        c.row(r, "row_host", host=wire.encode("msg_host", version="1", accelerator="tcg", isolation="process", cpus=2), vms_running=1, vms_total=2)
+        c.row(r, "row_host", host=wire.encode("msg_host", version="1", accelerator="tcg", isolation="process", cpus=2, load_1m_percent=150), vms_running=1, vms_total=2)
         for name, id in (("iron-audit", 0), ("iron-vm", 5)):
             c.row(r, "row_role", role=wire.encode("msg_role_row", name=name, id=id, state="ok", pid=9))
         c.done(r)
     c.on["HOST"] = host
     shown = api.call("GET", "/host").json["data"]
-    assert (shown["isolation"], shown["vms_running"]) == ("process", 1)
+    assert (shown["isolation"], shown["vms_running"], shown["cpus"], shown["load_1m_percent"]) == ("process", 1, 2, 150)
     assert [(x["name"], x["id"]) for x in shown["roles"]] == [("iron-audit", ""), ("iron-vm", "vm_0000000000005")]
 
 

@@ -220,12 +220,12 @@ def test_keys_images_host_whoami(api, home):
     assert "default" in ok(home, "whoami") and "admin" in ok(home, "whoami")
 
     def host(c, r):
-        c.row(r, "row_host", host=wire.encode("msg_host", accelerator="tcg", isolation="process"), vms_running=1)
+        c.row(r, "row_host", host=wire.encode("msg_host", accelerator="tcg", isolation="process", cpus=2, load_1m_percent=105), vms_running=1)
         c.row(r, "row_role", role=wire.encode("msg_role_row", name="iron-audit", state="ok", pid=7))
         c.done(r)
     c.on["HOST"] = host
     out = ok(home, "host")
-    assert "process" in out and "iron-audit" in out
+    assert "process" in out and "iron-audit" in out and "2, load 1.05" in out
     assert json.loads(ok(home, "host", "--json"))["roles"][0]["pid"] == 7
 
 

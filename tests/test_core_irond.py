@@ -134,6 +134,9 @@ def test_the_host_is_described(lab):
     lab.start()
     host = lab.role("iron-control").call("msg_host_get")[-1]
     assert host.name == "msg_host" and host["cpus"] >= 1 and host["memory_total_mib"] > 100
+    with open("/proc/loadavg") as file:
+        load = float(file.read().split()[0]) * 100
+    assert abs(host["load_1m_percent"] - load) <= 100  # the kernel reckons it anew every five seconds
     assert host.str("sandbox").startswith("full") and host.str("isolation") in ("process", "hardware")
     assert host.str("cgroup") in ("v1", "v2") and host.str("kernel").startswith("Linux")
 

@@ -179,6 +179,7 @@ static const struct out_field host[] = {
 	F(TEXT, "kernel", msg_host, kernel),
 	F(TEXT, "cgroup", msg_host, cgroup),
 	F(U32, "cpus", msg_host, cpus),
+	F(U32, "load_1m_percent", msg_host, load_1m_percent),
 	F(U64, "memory_total_mib", msg_host, memory_total_mib),
 	F(U64, "memory_available_mib", msg_host, memory_available_mib),
 	F(U64, "disk_total_mib", msg_host, disk_total_mib),

@@ -27,6 +27,22 @@ static uint64_t meminfo_mib(struct str text, struct str key)
 	return 0;
 }
 
+/* Of /proc/loadavg, whose first number has two decimals ("1.53 …"): 153. */
+static uint32_t load_percent(struct str text)
+{
+	struct str whole;
+	uint64_t n;
+
+	if (!str_split(&text, '.', &whole) || str_parse_u64(whole, 1000000, &n) < 0 || text.len < 2)
+		return 0;
+	for (size_t i = 0; i < 2; i++) {
+		if (text.p[i] < '0' || text.p[i] > '9')
+			return 0;
+		n = n * 10 + (uint64_t)(text.p[i] - '0');
+	}
+	return (uint32_t)n;
+}
+
 /* Whether the state lies on a dm-crypt device: /sys/dev/block/M:N/dm/uuid begins with CRYPT-. */
 static const char *encryption_of(const char *dir)
 {
@@ -55,11 +71,12 @@ static void sandbox_text(const struct broker *b, char *ret, size_t size)
 
 void host_describe(const struct broker *b, struct host_text *space, struct msg_host *ret)
 {
-	_cleanup_(buf_finish) struct buf meminfo = {0};
+	_cleanup_(buf_finish) struct buf meminfo = {0}, loadavg = {0};
 	struct utsname u = {0};
 	struct statvfs vfs = {0};
 
 	file_read("/proc/meminfo", 65536, &meminfo);
+	file_read("/proc/loadavg", 4096, &loadavg);
 	uname(&u);
 	statvfs(b->conf->state_dir, &vfs);
 	snprintf(space->kernel, sizeof space->kernel, "%.60s %.60s", u.sysname, u.release);
@@ -81,5 +98,6 @@ void host_describe(const struct broker *b, struct host_text *space, struct msg_h
 		.memory_available_mib = meminfo_mib(buf_str(&meminfo), STR("MemAvailable:")),
 		.disk_total_mib = (uint64_t)vfs.f_blocks * vfs.f_frsize >> 20,
 		.disk_available_mib = (uint64_t)vfs.f_bavail * vfs.f_frsize >> 20,
+		.load_1m_percent = load_percent(buf_str(&loadavg)),
 	};
 }

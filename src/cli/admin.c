@@ -160,7 +160,8 @@ static void print_host(const json_t *host)
 		out_field(plain[i][0], get_string(host, plain[i][1]));
 	_cleanup_free_ char *vms = xasprintf("%lld running, %lld in all", get_integer(host, "vms_running"),
 	                                     get_integer(host, "vms_total"));
-	_cleanup_free_ char *cpus = xasprintf("%lld", get_integer(host, "cpus"));
+	const double load = (double)get_integer(host, "load_1m_percent") / 100;
+	_cleanup_free_ char *cpus = xasprintf("%lld, load %.2f", get_integer(host, "cpus"), load);
 	out_field("CPUs", cpus);
 	print_share(host, "memory", "memory_available_mib", "memory_total_mib", "free");
 	print_share(host, "for VMs", "memory_committed_mib", "memory_budget_mib", "given away");

@@ -138,7 +138,8 @@ WIRE_DECLARE(msg_segment, MSG_SEGMENT_FIELDS);
 /* Answered by msg_host. */
 #define MSG_HOST_GET_FIELDS(F, T)
 WIRE_DECLARE(msg_host_get, MSG_HOST_GET_FIELDS);
-/* isolation: "process" under TCG, "hardware" under KVM. sandbox: "full" or what is missing. accelerator_reason: why. */
+/* isolation: "process" under TCG, "hardware" under KVM. sandbox: "full" or what is missing. accelerator_reason: why.
+ * load_1m_percent: the kernel's load average of the last minute, in percent of one CPU (cpus * 100: all are in use). */
 #define MSG_HOST_FIELDS(F, T)                                                                                          \
 	F(T, str, version, 63)                                                                                         \
 	F(T, str, accelerator, 15)                                                                                     \
@@ -153,7 +154,8 @@ WIRE_DECLARE(msg_host_get, MSG_HOST_GET_FIELDS);
 	F(T, u64, memory_total_mib, 0)                                                                                 \
 	F(T, u64, memory_available_mib, 0)                                                                             \
 	F(T, u64, disk_total_mib, 0)                                                                                   \
-	F(T, u64, disk_available_mib, 0)
+	F(T, u64, disk_available_mib, 0)                                                                               \
+	F(T, u32, load_1m_percent, 0)
 WIRE_DECLARE(msg_host, MSG_HOST_FIELDS);
 /* Whether an IPv4 address (host order) is one of the host's own. Answered by msg_result: value 1 when it is. */
 #define MSG_LOCAL_GET_FIELDS(F, T) F(T, u32, address, 0)
