@@ -226,6 +226,15 @@ def test_a_pax_header_that_lies(fake, place):
         assert done.returncode in (0, 1)
 
 
+def test_directories_whose_mode_comes_later_are_not_remembered_without_end(fake, place):
+    one = directory("d", 0o500)[0].tobuf(tarfile.USTAR_FORMAT)
+    done = fetch(fake, place, data=one * 1000 + bytes(1024))
+    assert done.returncode == 0 and (place / "target/d").stat().st_mode & 0o7777 == 0o500, done.stderr
+    (place / "target/d").chmod(0o700)
+    done = fetch(fake, place, data=one * 65537 + bytes(1024))
+    assert done.returncode == 1 and b"more than 65536 directories that their owner" in done.stderr, done.stderr
+
+
 def test_ctrl_c_leaves_whole_files_and_no_others(fake, place):
     begun = []
 

@@ -14,6 +14,7 @@
 #include "cli/interrupt.h"
 
 #define DEPTH_MAX 128
+#define LATE_MODES_MAX 65536
 #define DIRECTORY_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
 struct late_mode {
@@ -139,8 +140,12 @@ static int walk(struct local_tree *t, struct str path, bool make, char name[256]
 
 /* --- directories --- */
 
-static int late(struct local_tree *t, struct str path, mode_t mode)
+static int late(struct local_tree *t, struct str path, mode_t mode, struct error *reterr)
 {
+	if (t->late.n >= LATE_MODES_MAX)
+		return error_set(reterr, -E2BIG,
+		                 "refused: the VM sent more than %d directories that their owner may not write",
+		                 LATE_MODES_MAX);
 	struct late_mode l = {.path = str_dup(path), .mode = mode};
 	VEC_PUSH(&t->late, l);
 	return 0;
@@ -162,7 +167,7 @@ int local_tree_directory(struct local_tree *t, struct str path, unsigned mode, s
 	mode_t wanted = mode & 0777 & ~t->mask;
 	/* it must take what it is to hold first */
 	if ((wanted & 0700) != 0700)
-		return late(t, path, wanted);
+		return late(t, path, wanted, reterr);
 	return fchmod(fd, wanted) ? error_set(reterr, -errno, "%s: %s", name, strerror(errno)) : 0;
 }
 
