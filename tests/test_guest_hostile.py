@@ -4,10 +4,12 @@ An agent, a QEMU and a client against iron-vm, a host against iron-agent: none m
 grow, and what people read names the cause."""
 
 import contextlib
+import fcntl
 import os
 import random
 import socket
 import struct
+import termios
 import time
 
 import pytest
@@ -191,6 +193,61 @@ def test_output_waits_for_credit_and_memory_is_bounded(vm):
     vm.agent.send(lab.A_EXIT, number, b"\0\0\0\0")
     assert stream.finish()[0] == ("exit", 0, 0, 0)
     stream.close()
+
+
+def test_output_in_bytes_costs_no_more_than_output(vm):
+    make_ready(vm)
+    before = vm.rss_kib()
+    times = lab.WINDOW // 256 - 1
+    open_ones = [open_process(vm) for _ in range(3)]
+    for _, number in open_ones:
+        vm.agent.sock.sendall(b"".join(lab.frame(lab.A_STDOUT, number, bytes([i])) for i in range(256)) * times)
+    vm.agent.send(lab.A_STDERR, number, b"end")
+    vm.agent.send(lab.A_EXIT, number, b"\0\0\0\0")
+    lab.wait_for("all to be taken", lambda: queued_bytes(vm.agent.sock) == 0)
+    assert vm.rss_kib() - before < 12 << 10
+    stream = open_ones[-1][0]
+    assert stream.finish() == (("exit", 0, 0, 0), bytes(range(256)) * times, b"end")
+    for stream, _ in open_ones:
+        stream.close()
+
+
+def test_pieces_of_output_are_whole_however_slowly_they_are_read(vm):
+    seeded = random.Random(11)
+    make_ready(vm)
+    stream, number = open_process(vm)
+    sent, got = {STDOUT: b"", lab.STDERR: b""}, {STDOUT: b"", lab.STDERR: b""}
+    for _ in range(40):
+        for _ in range(400):
+            kind, piece = seeded.choice([STDOUT, STDOUT, lab.STDERR]), seeded.randbytes(seeded.randrange(1, 50))
+            vm.agent.send(lab.A_STDOUT if kind == STDOUT else lab.A_STDERR, number, piece)
+            sent[kind] += piece
+        for _ in range(seeded.randrange(300)):
+            if sum(map(len, got.values())) < sum(map(len, sent.values())):
+                kind, piece = stream.receive()
+                got[kind] += piece
+    vm.agent.send(lab.A_EXIT, number, b"\0\0\0\0")
+    end, out, err = stream.finish()
+    assert end == ("exit", 0, 0, 0) and (got[STDOUT] + out, got[lab.STDERR] + err) == (sent[STDOUT], sent[lab.STDERR])
+    stream.close()
+
+
+def queued_bytes(sock):
+    """Sent, and not read by the other end."""
+    return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
+
+
+def test_streams_that_cost_too_much_lose_their_clients(vm):
+    """Bytes of stdout and stderr in turn are a datagram each: what all streams may cost is bounded, whoever reads."""
+    make_ready(vm)
+    open_ones = [open_process(vm) for _ in range(13)]
+    vm.agent.sock.settimeout(60)
+    for _, number in open_ones:
+        vm.agent.sock.sendall((lab.frame(lab.A_STDOUT, number, b"x") + lab.frame(lab.A_STDERR, number, b"y")) * (lab.WINDOW // 2))
+    assert vm.agent.await_frame(lab.A_CLOSE)[0] in [number for _, number in open_ones]
+    assert vm.rss_kib() < 190 << 10
+    for stream, _ in open_ones:
+        stream.close()
 
 
 def test_an_orphan_is_waited_for_and_its_output_dropped(vm):

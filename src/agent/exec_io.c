@@ -89,7 +89,7 @@ bool exec_on_stdin(struct exec *e, struct stream *from, struct str data)
 }
 
 /* A terminal has no end of file but the character that its driver takes for one. Nobody sent that byte, so it uses up
- * no credit and earns none; at most EXEC_EOFS_MAX wait for a program that does not read, and further ones are dropped. */
+ * no credit and earns none; at most EXEC_EOFS_MAX wait for a program that does not read, and more are dropped. */
 bool exec_on_stdin_eof(struct exec *e)
 {
 	struct termios t;

@@ -8,7 +8,8 @@
  * Toward the guest at most one datagram of the client's is held (`held`): while it is, the socket is not read, so the
  * kernel's buffer fills and the client waits. Its hang-up is still seen, by EV_CLOSED. Toward the client, what the
  * socket does not take is queued; only what the socket took is credited to the guest, so the queue is bounded by the
- * window.
+ * window. A guest that says little at a time makes it dearer than that: output is put together, and a stream for which
+ * there is no memory left (QUEUED_MAX, all streams together) loses its client.
  *
  * Streams die marked (`dead`) and are freed by sweep() at the end of each entry point, so no handler below it holds a
  * pointer to freed memory. */
@@ -22,6 +23,9 @@
 #include "vm/bridge_internal.h"
 
 #define CREDIT_STEP (AGENT_WINDOW / 4)
+/* More than all windows, less than the memory that iron-vm has. */
+#define QUEUED_MAX ((size_t)160 << 20)
+#define MALLOC_OVERHEAD 16
 #define TURN_MAX 16 /* datagrams of one client before others get their turn */
 
 /* A socket that is closed over unread datagrams resets, and takes what was said last with it. */
@@ -35,6 +39,22 @@ static void close_socket(int fd)
 	close(fd);
 }
 
+static size_t memory_of(size_t size)
+{
+	return sizeof(struct datagram) + size + MALLOC_OVERHEAD;
+}
+
+static void drop_first(struct stream *s)
+{
+	struct datagram *d = s->head;
+
+	s->head = d->next;
+	if (s->last == &d->next)
+		s->last = &s->head;
+	s->bridge->queued -= memory_of(d->size);
+	free(d);
+}
+
 static void close_client(struct stream *s)
 {
 	if (s->readable)
@@ -45,12 +65,8 @@ static void close_client(struct stream *s)
 		event_free(take_ptr(s->hung_up));
 	if (s->fd >= 0)
 		close_socket(take_fd(s->fd));
-	while (s->head) {
-		struct datagram *d = s->head;
-		s->head = d->next;
-		free(d);
-	}
-	s->tail = &s->head;
+	while (s->head)
+		drop_first(s);
 	buf_finish(&s->held);
 }
 
@@ -89,16 +105,47 @@ static int send_datagram(const struct stream *s, enum stream_kind kind, struct s
 	return sendmsg(s->fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-static void enqueue(struct stream *s, enum stream_kind kind, struct str payload)
+/* Output goes into the last datagram where that is output of the same kind: a client does not tell them apart. */
+static bool extend_last(struct stream *s, enum stream_kind kind, struct str payload)
 {
-	struct datagram *d = xmalloc(sizeof *d + 1 + payload.len);
+	struct datagram *d = s->head ? *s->last : NULL;
 
-	*d = (struct datagram){.len = 1 + payload.len};
+	if (!d || d->bytes[0] != kind || (kind != STREAM_STDOUT && kind != STREAM_STDERR) ||
+	    d->len + payload.len > 1 + STREAM_DATA_MAX)
+		return false;
+	if (d->len + payload.len > d->size) {
+		size_t size = MIN(2 * (d->len + payload.len), 1 + STREAM_DATA_MAX);
+		s->bridge->queued += size - d->size;
+		d = *s->last = xrealloc(d, sizeof *d + size);
+		d->size = (uint32_t)size;
+	}
+	memcpy(d->bytes + d->len, payload.p, payload.len);
+	d->len += (uint32_t)payload.len;
+	return true;
+}
+
+static void append_datagram(struct stream *s, enum stream_kind kind, struct str payload)
+{
+	uint32_t size = (uint32_t)(1 + payload.len);
+	struct datagram *d = xmalloc(sizeof *d + size);
+
+	*d = (struct datagram){.len = size, .size = size};
 	d->bytes[0] = (uint8_t)kind;
 	if (payload.len)
 		memcpy(d->bytes + 1, payload.p, payload.len);
-	*s->tail = d;
-	s->tail = &d->next;
+	s->last = s->head ? &(*s->last)->next : &s->head;
+	*s->last = d;
+	s->bridge->queued += memory_of(size);
+}
+
+static void enqueue(struct stream *s, enum stream_kind kind, struct str payload)
+{
+	if (s->bridge->queued > QUEUED_MAX) {
+		bridge_orphan(s);
+		return;
+	}
+	if (!extend_last(s, kind, payload))
+		append_datagram(s, kind, payload);
 	event_add(s->writable, NULL);
 }
 
@@ -231,11 +278,8 @@ static void flush(struct stream *s)
 			bridge_orphan(s);
 			return;
 		}
-		s->head = d->next;
-		if (!s->head)
-			s->tail = &s->head;
 		give_credit(s, d->bytes[0], d->len - 1);
-		free(d);
+		drop_first(s);
 	}
 	event_del(s->writable);
 	if (s->state == ENDING)
@@ -297,7 +341,6 @@ static struct stream *make_stream(struct bridge *b, int fd)
 	*s = (struct stream){.bridge = b,
 			     .fd = fd,
 			     .held.max = STREAM_DATAGRAM_MAX,
-			     .tail = &s->head,
 			     .may_send = AGENT_WINDOW,
 			     .may_receive = AGENT_WINDOW};
 	s->readable = event_new(b->base, fd, EV_READ | EV_PERSIST, on_client, s);

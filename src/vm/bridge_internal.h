@@ -6,7 +6,7 @@ enum bridge_state { WAITING, OPEN, ORPHAN, ENDING };
 
 struct datagram {
 	struct datagram *next;
-	size_t len;
+	uint32_t len, size; /* of `bytes`: used, and there */
 	uint8_t bytes[];
 };
 
@@ -19,7 +19,7 @@ struct stream {
 	struct event *readable, *writable, *hung_up;
 	uint32_t id;
 	struct buf held;
-	struct datagram *head, **tail;
+	struct datagram *head, **last; /* queued; last: what points to the last one, where there is one */
 	uint32_t may_send, may_receive, owed;
 
 	/* What it was opened with, as far as it decides what may follow. */
@@ -42,7 +42,7 @@ struct bridge {
 	const struct bridge_ops *ops;
 	void *user;
 	struct stream *head;
-	size_t n;
+	size_t n, queued; /* queued: memory of all datagrams */
 	uint32_t last_id;
 };
 
