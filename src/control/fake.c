@@ -616,6 +616,13 @@ void fake_start_control(struct fake *f)
 	await_ready(f);
 }
 
+void fake_api_replace(struct fake *f)
+{
+	drop_peer(f, &f->api);
+	f->api = hand_over(f, ROLE_API, 0, NULL, 0, NULL, f);
+	fake_turn(f);
+}
+
 void fake_stop_control(struct fake *f)
 {
 	struct map_slot *slot;

@@ -135,6 +135,8 @@ void fake_worker_replace(struct fake *f, uint64_t workspace);
 void fake_worker_kill(struct fake *f, uint64_t workspace);
 /* iron-vm died, and irond hands its successor over. */
 void fake_vm_replace(struct fake *f, uint64_t vm);
+/* iron-api died, and irond hands its successor over. */
+void fake_api_replace(struct fake *f);
 void fake_wait_ms(struct fake *f, unsigned ms);
 struct fake_worker *fake_worker_get(struct fake *f);
 struct fake_vm *fake_vm_get(struct fake *f, uint64_t vm);

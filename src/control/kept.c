@@ -320,6 +320,15 @@ static int remove_row(struct control *c, uint64_t workspace, struct str key)
 	return code ? code : store_commit(&tx);
 }
 
+/* Not from a key that was revoked meanwhile: its answer is for nobody. Nor where the row was trimmed. */
+static bool may_take(struct control *c, const struct msg_keep *m, uint64_t workspace, struct arena *a, struct store_kept *ret)
+{
+	struct store_key key;
+
+	return store_key_find(c->store, (const uint8_t *)m->key_hash.p, a, &key) == 0 &&
+	       store_kept_get(c->store, workspace, m->idempotency_key, a, ret) == 0;
+}
+
 void kept_take(struct control *c, const struct msg_keep *m)
 {
 	_cleanup_(arena_finish) struct arena a = {0};
@@ -327,11 +336,10 @@ void kept_take(struct control *c, const struct msg_keep *m)
 	struct store_kept k;
 	int code = 0;
 
-	/* a key that was revoked meanwhile: its answer is for nobody */
-	if (m->key_hash.len != STORE_KEY_HASH_SIZE || store_key_find(c->store, (const uint8_t *)m->key_hash.p, &a, &key) ||
-	    store_kept_get(c->store, key.workspace, m->idempotency_key, &a, &k))
+	if (m->key_hash.len != STORE_KEY_HASH_SIZE || store_key_find_any(c->store, (const uint8_t *)m->key_hash.p, &a, &key))
 		return;
-	if (k.state == KEPT_HANDED && k.answer.len == 0 && str_eq(k.fingerprint, m->fingerprint)) {
+	if (may_take(c, m, key.workspace, &a, &k) && k.state == KEPT_HANDED && k.answer.len == 0 &&
+	    str_eq(k.fingerprint, m->fingerprint)) {
 		if (m->status == 0)
 			code = remove_row(c, key.workspace, m->idempotency_key);
 		else if (m->body.len || m->status == 204)
@@ -339,6 +347,7 @@ void kept_take(struct control *c, const struct msg_keep *m)
 	}
 	if (code)
 		log_limited(LOG_LEVEL_ERROR, 1, "the answer of a call with Idempotency-Key is not stored", "code=%d", code);
+	/* in any case: whoever waits for it goes on */
 	release(c, key.workspace, m->idempotency_key, &handed);
 }
 
@@ -348,6 +357,8 @@ void kept_drop_handed(struct control *c)
 	size_t i = 0;
 
 	while (map_next(&c->kept_now, &i, &slot))
-		if (slot->value == &handed)
+		if (slot->value == &handed) {
 			map_remove_str(&c->kept_now, str_make(slot->bytes, slot->bytes_len));
+			i = 0; /* what followed moved up */
+		}
 }

@@ -218,6 +218,56 @@ static void test_what_nobody_told(void **state)
 	assert_int_equal(f->streams, 2);
 }
 
+/* Its key was revoked before iron-api told: who waits with the same Idempotency-Key is answered, now. */
+static void test_a_revoked_key_holds_nobody(void **state)
+{
+	struct fake *f = *state;
+	struct msg_key_create create = {.key_hash = fake_hash(f), .op = OP_KEY_CREATE, .name = STR("ci"), .scopes = SCOPE_VM_RUN};
+	struct msg_vm_open m = exec_of(f, fake_vm_create(f, "demo", NULL));
+	struct fake_answer a, second;
+	char key[64], first[64];
+
+	memcpy(first, f->key, sizeof first);
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_key_create, &create, &a), 201);
+	const struct row_key *row = (void *)a.rows.v[0]->record;
+	uint64_t id = row->id;
+	str_copy(row->key, key, sizeof key);
+	fake_answer_finish(&a);
+	fake_key_use(f, key);
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_vm_open, &m, &a), 200);
+	fake_answer_finish(&a);
+	fake_key_use(f, first);
+	fake_ask(f, MSG_TYPE_msg_vm_open, &m, &second);
+	assert_int_equal(fake_object(f, OP_KEY_DELETE, 0, id, false), 204);
+	assert_false(second.done);
+	fake_key_use(f, key);
+	tell(f, 200, "{}");
+	fake_until(f, &second.done);
+	fake_assert_code(&second, 409, "idempotency_mismatch"); /* what it answered was kept for nobody */
+	fake_answer_finish(&second);
+	fake_key_use(f, first);
+	assert_int_equal(f->streams, 1);
+}
+
+/* Nobody waits for what an iron-api that is gone was doing: of many, none is left behind. */
+static void test_another_iron_api_holds_nothing(void **state)
+{
+	struct fake *f = *state;
+	struct msg_vm_open m = exec_of(f, fake_vm_create(f, "demo", NULL));
+	struct fake_answer a;
+	char key[16];
+
+	for (int pass = 0; pass < 2; pass++) {
+		for (int i = 0; i < 90; i++) {
+			snprintf(key, sizeof key, "key-%d", i);
+			m.idempotency_key = str_of(key);
+			assert_int_equal(fake_call(f, MSG_TYPE_msg_vm_open, &m, &a), pass == 0 ? 200 : 409);
+			fake_answer_finish(&a);
+		}
+		fake_api_replace(f);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -228,6 +278,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_stop_and_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_what_iron_api_answers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_what_nobody_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_revoked_key_holds_nobody, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_another_iron_api_holds_nothing, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
