@@ -1,10 +1,13 @@
 /* The record, read: lists and sums of the index. */
 #include <errno.h>
 
+#include "base/clock.h"
 #include "control/ops.h"
 
 #define SUMMARY_HOSTS 1000
 #define SUMMARY_TURN_MS 10
+#define SUMMARIES_MAX 4		/* at once, as each holds up to 34 MB; of one workspace: one */
+#define SUMMARY_MOST_MS 24000 /* then iron-api waits no longer, whether its client is there still or not */
 #define INDEX_WAIT_MS 5000
 
 /* What an index that is being built would leave out must not look as if it had not happened. A small one is waited for. */
@@ -74,9 +77,43 @@ void op_audit_events(struct request *r)
 	request_done_page(r, events.page.has_more, events.page.cursor);
 }
 
-static void free_summary(void *work)
+struct summing {
+	struct store_summary *summary;
+	uint64_t ends_ms;
+};
+
+static void free_summing(void *work)
 {
-	store_summary_destroy(work);
+	struct summing *s = work;
+
+	store_summary_destroy(s->summary);
+	free(s);
+}
+
+/* False: it has been answered. */
+static bool begin_summing(struct request *r)
+{
+	unsigned all = 0, own = 0;
+
+	for (const struct request *other = r->control->requests; other; other = other->next) {
+		if (other->work_free != free_summing)
+			continue;
+		all++;
+		own += other->workspace == r->workspace;
+	}
+	if (own || all >= SUMMARIES_MAX) {
+		request_fail(r, CODE_RATE_LIMITED, "a summary is being counted %s; try again when it is through",
+			     own ? "for this workspace already" : "for too many others");
+		return false;
+	}
+	struct summing *s = xcalloc(1, sizeof *s);
+	*s = (struct summing){
+		.summary = store_summary_create(r->control->store, r->workspace, REQUEST_RECORD(r, msg_summary_get)),
+		.ends_ms = mono_ms() + SUMMARY_MOST_MS,
+	};
+	r->work = s;
+	r->work_free = free_summing;
+	return true;
 }
 
 static void answer_summary(struct request *r)
@@ -84,7 +121,7 @@ static void answer_summary(struct request *r)
 	struct row_summary *rows;
 	size_t n;
 
-	int code = store_summary_rows(r->work, SUMMARY_HOSTS, &rows, &n);
+	int code = store_summary_rows(((struct summing *)r->work)->summary, SUMMARY_HOSTS, &rows, &n);
 	if (code) {
 		request_fail_store(r, code, "summary_rows");
 		return;
@@ -98,12 +135,14 @@ void op_audit_summary(struct request *r)
 {
 	if (!index_is_whole(r))
 		return;
-	if (!r->work) {
-		r->work = store_summary_create(r->control->store, r->workspace, REQUEST_RECORD(r, msg_summary_get));
-		r->work_free = free_summary;
-	}
-	int code = store_summary_step(r->work, SUMMARY_TURN_MS);
-	if (code > 0)
+	if (!r->work && !begin_summing(r))
+		return;
+	struct summing *s = r->work;
+	int code = store_summary_step(s->summary, SUMMARY_TURN_MS);
+	if (code > 0 && mono_ms() >= s->ends_ms)
+		request_fail(r, CODE_UNAVAILABLE, "there is too much to count in %d s; ask for less with since and until",
+			     SUMMARY_MOST_MS / 1000);
+	else if (code > 0)
 		request_again(r);
 	else if (code < 0)
 		fail_list(r, code, "summary");

@@ -159,6 +159,71 @@ static void test_names_of_workspaces(void **state)
 	fake_assert_detail(f, vm, "running", "ready");
 }
 
+#define SUMMED 150000 /* enough that a summary takes many turns */
+
+static void fill_index(struct fake *f)
+{
+	_cleanup_(store_tx_finish) struct store_tx tx = {0};
+	char host[32];
+
+	assert_int_equal(store_begin(f->store, STORE_NORMAL, &tx), 0);
+	for (uint64_t seq = 1; seq <= SUMMED; seq++) {
+		snprintf(host, sizeof host, "h%u.example.com", (unsigned)seq);
+		struct record_open e = {.workspace = 1, .vm = 1, .host = str_of(host), .protocol = 2};
+		assert_int_equal(store_index_put(f->store, seq, (int64_t)seq, RECORD_OPEN, &e), 0);
+	}
+	assert_int_equal(store_index_advance(f->store, &(struct msg_audit_head){1, 1, SUMMED}), 0);
+	assert_int_equal(store_commit(&tx), 0);
+}
+
+static void ask_summary(struct fake *f, struct fake_answer *ret)
+{
+	struct msg_summary_get m = {.key_hash = fake_hash(f), .op = OP_AUDIT_SUMMARY};
+
+	fake_ask(f, MSG_TYPE_msg_summary_get, &m, ret);
+}
+
+static void assert_limited(struct fake *f, struct fake_answer *a, const char *message)
+{
+	fake_until(f, &a->done);
+	fake_assert_code(a, 429, "rate_limited");
+	assert_true(str_eq(a->end.message, str_of(message)));
+	assert_true(a->end.retry_after_s > 0);
+	fake_answer_finish(a);
+}
+
+/* One of a workspace and four in all are counted at once. */
+static void test_summaries_are_few(void **state)
+{
+	struct fake *f = *state;
+	struct fake_answer a[5], more;
+	char keys[5][64], name[16];
+
+	fill_index(f);
+	for (int i = 0; i < 5; i++) {
+		snprintf(name, sizeof name, "team-%d", i);
+		root_key(f, name, keys[i]);
+	}
+	/* all are there before the loop turns */
+	for (int i = 0; i < 5; i++) {
+		fake_key_use(f, keys[i]);
+		ask_summary(f, &a[i]);
+	}
+	fake_key_use(f, keys[0]);
+	ask_summary(f, &more);
+	assert_limited(f, &a[4], "a summary is being counted for too many others; try again when it is through");
+	assert_limited(f, &more, "a summary is being counted for this workspace already; try again when it is through");
+	for (int i = 0; i < 4; i++) {
+		fake_until(f, &a[i].done);
+		assert_int_equal(a[i].end.status, 200);
+		fake_answer_finish(&a[i]);
+	}
+	ask_summary(f, &more);
+	fake_until(f, &more.done);
+	assert_int_equal(more.end.status, 200);
+	fake_answer_finish(&more);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -167,6 +232,7 @@ int main(void)
 		T(test_no_operation_reaches_over),
 		T(test_no_list_shows_it),
 		T(test_names_of_workspaces),
+		T(test_summaries_are_few),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
