@@ -67,7 +67,7 @@ def test_every_operation_reaches_control_under_its_own_number(api, name, method,
 @pytest.mark.parametrize("path", ["", "/", "/nothing", "/vms/", "//vms", "/vms//exec", f"/vms/{VM}/", f"/vms/{VM}/nothing",
                                   f"/vms/{VM}/exec/", "/VMS", "/vms%2f", "/secrets", "/secrets/x", "/snapshots", "/env", f"/vms/{VM}/snapshots",
                                   f"/vms/{VM}/fork", f"/vms/{VM}/restore", f"/vms/{VM}/secrets", f"/vms/{VM}/ssh",
-                                  f"/vms/{VM}/files/", f"/vms/{VM}/execs/", "/egress/presets", "/vms;x"])
+                                  f"/vms/{VM}/files/", f"/vms/{VM}/execs/", "/egress/presets/npm/x", "/vms;x"])
 def test_unknown_paths_are_404(api, path):
     error(api.call("GET", path), 404, "not_found")
     assert not api.control.seen
@@ -269,7 +269,9 @@ BAD_BODIES = [
     ("/vms", {"name": "a", "labels": {"a": "x\u001b[31m"}}, "labels"), ("/vms", {"name": "a", "labels": {f"k{i}": "v" for i in range(65)}}, "labels"),
     ("/vms", {"name": "a", "public_key": "no"}, "public_key"), ("/vms", {"name": "a", "image": "x\u0007"}, "image"),
     ("/vms", {"name": "a", "egress": []}, "egress"), ("/vms", {"name": "a", "egress": {"mode": "off"}}, "egress.mode"),
-    ("/vms", {"name": "a", "egress": {"inherit": "no"}}, "egress.inherit"), ("/vms", {"name": "a", "egress": {"presets": ["x"]}}, "egress.presets"),
+    ("/vms", {"name": "a", "egress": {"inherit": "no"}}, "egress.inherit"), ("/vms", {"name": "a", "egress": {"presets": "x"}}, "egress.presets"),
+    ("/vms", {"name": "a", "egress": {"presets": [""]}}, "egress.presets[0]"), ("/vms", {"name": "a", "egress": {"presets": ["x"] * 17}}, "egress.presets"),
+    ("/egress/presets/npm", {"x": 1}, "x"),
     ("/vms", {"name": "a", "egress": {"rules": [{"host": "a", "cidr": "10.0.0.0/8"}]}}, "egress.rules[0]"),
     ("/vms", {"name": "a", "egress": {"rules": [{"host": "a"}, {"host": "b", "port": 1}]}}, "egress.rules[1].port"),
     ("/vms", {"name": "a", "egress": {"rules": [{"host": "a", "ports": [0]}]}}, "egress.rules[0].ports[0]"),

@@ -31,6 +31,9 @@ APIKEY = {"id": "key_1", "name": "ci", "key": "", "hint": "iron_live_x", "scopes
 SUMMARY = {"host": "api.example.com", "total": 5, "allowed": 3, "warned": 1, "denied": 1, "bytes_sent": 1 << 20, "bytes_received": 5}
 HOST = {"version": "1", "accelerator": "tcg", "accelerator_reason": "no KVM", "isolation": "process", "memory_total_mib": 100, "roles": [
     {"name": "iron-audit", "id": "", "state": "ok", "pid": 7, "restarts": 0, "started_at": NOW}]}
+PRESET = {"name": "npm", "description": "npm's packages", "added": True, "rules": [
+    {"host": "registry.npmjs.org", "ports": [443], "methods": ["GET"], "paths": ["/-/npm/v1/security/*"], "tls": "intercept", "action": "allow"},
+    {"host": "registry.yarnpkg.com", "ports": [443], "methods": [], "paths": [], "tls": "intercept", "action": "allow"}]}
 EXPLAIN = {"verdict": "denied", "allowed": False, "mode": "enforce", "protocol": "http", "reason": "no rule allows it", "rule": None, "matched": [RULE]}
 
 
@@ -38,13 +41,14 @@ def fill(fake):
     vm = rf"/vms/{VM_ID}"
     fake.on("GET", r"/vms\?limit=100.*", page([VM, VM | {"name": "a-name-that-is-much-longer-than-the-other", "labels": {"team": "infra"}}]))
     for path, item in (("/egress/rules.*", RULE), ("/audit/egress.*", EVENT), ("/audit/events.*", GENERAL), (f"{vm}/execs", EXEC),
-                       (f"{vm}/sessions.*", SESSION), (r"/images\?.*", IMAGE), (r"/keys.*", APIKEY), (r"/audit/egress/summary.*", SUMMARY)):
+                       (f"{vm}/sessions.*", SESSION), (r"/images\?.*", IMAGE), (r"/keys.*", APIKEY), ("/egress/presets", PRESET), (r"/audit/egress/summary.*", SUMMARY)):
         fake.on("GET", path, page([item]))
     for path, item in ((f"{vm}/stats", STATS), ("/images/img_1", IMAGE), ("/me", {"workspace": "default", "scopes": ["admin"]}), ("/host", HOST),
                        ("/egress/policy", {"mode": "enforce", "inherited": False}), (f"{vm}/execs/{EXEC['id']}.*", EXEC)):
         fake.on("GET", path, {"data": item})
     fake.on("POST", "/egress/explain", {"data": EXPLAIN})
     fake.on("POST", r"/(vms/[^/]*/)?egress/rules", (201, {"data": RULE}))
+    fake.on("POST", "/egress/presets/.*", {"data": PRESET})
     fake.on("POST", "/keys", (201, {"data": APIKEY | {"key": "iron_live_new"}}))
     fake.on("POST", r"/vms", (201, {"data": VM}))
     fake.on("POST", rf"{vm}/(start|stop)", {"data": VM})
@@ -59,10 +63,11 @@ def fill(fake):
 # every command that prints, as it could be given
 PRINTING = ["create x", "create x --async", "list", "show demo", "set demo --label a=b", "start demo", "wait demo", "destroy demo", "console demo", "stats demo",
             "sessions demo", "ps demo", "kill demo make", "egress add --host x", "egress remove egr_1", "egress list", "egress mode", "egress mode warn",
-            "egress explain --vm demo https://x/y", "audit egress", "audit events", "audit summary", "image list", "image show base", "keys list",
+            "egress explain --vm demo https://x/y", "egress preset list", "egress preset show npm", "egress preset add npm", "egress preset remove npm",
+            "audit egress", "audit events", "audit summary", "image list", "image show base", "keys list",
             "keys create ci --scope vm:read", "keys revoke ci", "host", "whoami", "exec -d demo -- make"]
 TABLES = ["list", "sessions demo", "ps demo", "egress list", "audit egress", "audit events", "audit summary", "image list", "keys list", "host",
-          "egress explain --vm demo https://x/y"]
+          "egress explain --vm demo https://x/y", "egress preset list", "egress preset show npm"]
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +210,12 @@ def test_exit_codes(fake):
     (["attach", "demo", "make", "--json"], b"no --json"),
     (["egress", "explain", "x.example"], b"--vm VM"),
     (["egress", "explain", "--vm", "demo", "x.example:99999"], b"port"),
+    (["egress", "preset"], b"usage: iron egress preset list"),
+    (["egress", "preset", "list", "npm"], b"list takes no name"),
+    (["egress", "preset", "show"], b"show takes one"),
+    (["egress", "preset", "add"], b"name the presets"),
+    (["egress", "preset", "drop", "npm"], b"list, show, add or remove?"),
+    (["egress", "preset", "remove", ".."], b"no preset's name"),
     (["audit", "egress", "--since", "yesterday"], b"10m, 2h, 3d"),
     (["create", "x", "--label", "nope"], b"NAME=VALUE"),
     (["keys", "create", "ci"], b"--scope"),
@@ -239,6 +250,22 @@ def test_filters_go_into_the_query(fake):
     path = [p for _, p, _ in fake.seen if p.startswith("/v1/audit/events")][-1]
     assert "key_id=key_1" in path and "kind=exec" in path
     assert "| api.example.com | 5 | 3 | 1 | 1 | 1.0 MiB | 5 B |" in fake.ok("audit", "summary", "--format", "markdown")
+
+
+def test_presets(fake):
+    assert fake.ok("egress", "preset", "list", "-q") == "npm\n"
+    shown = fake.ok("egress", "preset", "show", "npm")
+    assert "registry.yarnpkg.com" in shown and "/-/npm/v1/security/*" in shown and "yes" in shown
+    done = fake.iron("egress", "preset", "show", "nope")
+    assert done.returncode == 1 and b"no preset nope" in done.stderr
+    fake.ok("egress", "preset", "add", "npm", "pypi")
+    assert [p for m, p, _ in fake.seen if m == "POST"] == ["/v1/egress/presets/npm", "/v1/egress/presets/pypi"]
+    fake.ok("egress", "preset", "remove", "npm")
+    assert asked(fake, "DELETE") == "/v1/egress/presets/npm"
+    sent = []
+    fake.on("POST", "/vms", lambda h: (sent.append(json.loads(h.body())), setattr(h, "was_read", True), (201, {"data": VM}))[-1])
+    fake.ok("create", "x", "--async", "--preset", "npm", "--preset", "pypi")
+    assert sent == [{"name": "x", "egress": {"presets": ["npm", "pypi"]}}]
 
 
 def test_set_merges_labels(fake):

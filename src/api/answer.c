@@ -99,6 +99,23 @@ static void put_rule(struct json *j, const char *name, struct str encoded)
 	json_object_end(j);
 }
 
+static void put_rules(struct json *j, const char *name, struct str list)
+{
+	const struct out_shape *shape = out_shape_get(ROW_PRESET_RULE);
+	struct rec_rule rule;
+	struct str item;
+
+	json_array_begin(j, name);
+	while (wire_list_next(&list, &item)) {
+		if (wire_decode(&rec_rule_wire, item, &rule))
+			continue;
+		json_object_begin(j, NULL);
+		put_fields(j, shape->v, shape->n, &rule);
+		json_object_end(j);
+	}
+	json_array_end(j);
+}
+
 static void put_field(struct json *j, const struct out_field *f, const void *record)
 {
 	switch (f->kind) {
@@ -146,6 +163,9 @@ static void put_field(struct json *j, const struct out_field *f, const void *rec
 		break;
 	case OUT_RULE:
 		put_rule(j, f->name, VALUE(record, f, struct str));
+		break;
+	case OUT_RULES:
+		put_rules(j, f->name, VALUE(record, f, struct str));
 		break;
 	case OUT_JSON:
 		json_raw(j, f->name, VALUE(record, f, struct str));

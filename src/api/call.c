@@ -325,6 +325,12 @@ static void take_parameters(struct call *c, const struct http1_request *req, con
 		note_invalid(c, r, &e);
 	set_id(c, c->shape->vm_at, route->vm);
 	set_id(c, c->shape->id_at, route->id);
+	if (c->shape->name_at) {
+		struct str name = arena_str(&c->arena, route->name);
+		if (!name.p)
+			note_failure(c, CODE_TOO_LARGE, "the request is too large");
+		memcpy((char *)&c->params + c->shape->name_at - 1, &name, sizeof name);
+	}
 	c->upgrades = req->websocket && c->shape->upgrades;
 	if (c->upgrades)
 		c->websocket_key = arena_str(&c->arena, http1_header_value(&req->head, STR("sec-websocket-key")));

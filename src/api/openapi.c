@@ -33,7 +33,9 @@ static void put_path_parameters(struct json *j, struct str path)
 		if (!p || str_copy(str_make(segment.p + 1, segment.len - 1), name, sizeof name))
 			continue;
 		id.choices = p->prefix;
-		put_parameter(j, name, "path", true, "The id, as lists show it");
+		if (!p->prefix)
+			id = (struct field){.name = name, .kind = FIELD_TEXT, .required = true, .lo = 1, .hi = 63};
+		put_parameter(j, name, "path", true, p->prefix ? "The id, as lists show it" : "The name, as lists show it");
 		schema_of_parameter(j, "schema", &id);
 		json_object_end(j);
 	}
@@ -218,6 +220,7 @@ static void put_shapes(struct json *j)
 	char name[64];
 
 	add_shape(&s, out_shape_get(MSG_TYPE_row_role));
+	add_shape(&s, out_shape_get(ROW_PRESET_RULE));
 	for (unsigned op = 0; op < OP_COUNT; op++) {
 		const struct op_shape *shape = op_shape_get((enum api_op)op);
 		if (shape->row)

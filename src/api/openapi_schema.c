@@ -355,6 +355,18 @@ static void put_out_rule(struct json *j)
 	json_array_end(j);
 }
 
+static void put_out_rules(struct json *j)
+{
+	char name[64], ref[96];
+
+	schema_name(out_shape_get(ROW_PRESET_RULE), name);
+	snprintf(ref, sizeof ref, "#/components/schemas/%s", name);
+	json_str(j, "type", STR("array"));
+	json_object_begin(j, "items");
+	json_str(j, "$ref", str_of(ref));
+	json_object_end(j);
+}
+
 static void put_out(struct json *j, const struct out_field *f)
 {
 	bool nullable = f->known != 0;
@@ -410,6 +422,9 @@ static void put_out(struct json *j, const struct out_field *f)
 		break;
 	case OUT_RULE:
 		put_out_rule(j);
+		break;
+	case OUT_RULES:
+		put_out_rules(j);
 		break;
 	case OUT_JSON:
 		json_str(j, "type", STR("object"));

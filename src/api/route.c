@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/id.h"
+#include "model/name.h"
 
 static const struct route_parameter parameters[] = {
 	{STR(":id"), "vm_", CODE_VM_NOT_FOUND},
@@ -10,6 +11,7 @@ static const struct route_parameter parameters[] = {
 	{STR(":key"), "key_", CODE_KEY_NOT_FOUND},
 	{STR(":image"), "img_", CODE_IMAGE_NOT_FOUND},
 	{STR(":exec"), "exec_", CODE_EXEC_NOT_FOUND},
+	{STR(":name"), NULL, CODE_PRESET_NOT_FOUND},
 };
 
 const struct route_parameter *route_parameter_find(struct str segment)
@@ -36,6 +38,16 @@ static bool path_matches(struct str pattern, struct str path)
 	}
 }
 
+static int take_name(const struct route_parameter *p, struct str got, struct route *ret, enum api_code *ret_code)
+{
+	if (vm_name_check("name", got, NULL)) {
+		*ret_code = p->missing;
+		return -ENOENT;
+	}
+	ret->name = got;
+	return 0;
+}
+
 static int take_parameters(struct str pattern, struct str path, struct route *ret, enum api_code *ret_code)
 {
 	struct str want, got;
@@ -44,6 +56,10 @@ static int take_parameters(struct str pattern, struct str path, struct route *re
 		const struct route_parameter *p = route_parameter_find(want);
 		uint64_t id;
 		if (!p)
+			continue;
+		if (!p->prefix && take_name(p, got, ret, ret_code))
+			return -ENOENT;
+		if (!p->prefix)
 			continue;
 		if (id_parse(p->prefix, got, &id) || id == 0) {
 			*ret_code = p->missing;

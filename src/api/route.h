@@ -9,12 +9,13 @@
 struct route {
 	enum api_op op;
 	uint64_t vm, id; /* of the path; 0: it has none */
+	struct str name; /* of the path, which it borrows from */
 };
 
-/* A segment of op.h's paths that stands for an id: ":id", ":rule" … NULL: it is a word. */
+/* A segment of op.h's paths that stands for an id: ":id", ":rule" …, or a name. NULL: it is a word. */
 struct route_parameter {
 	struct str name;
-	const char *prefix; /* of the ids: "vm_" */
+	const char *prefix; /* of the ids: "vm_"; NULL: it is a name */
 	enum api_code missing;
 };
 const struct route_parameter *route_parameter_find(struct str segment);

@@ -86,6 +86,8 @@ static const struct field vm_egress_fields[] = {
 	{"inherit", FIELD_FLAG, .absent = 1, AT(msg_vm_create, egress_inherit), .doc = "The workspace's rules hold too"},
 	{"rules", FIELD_RULES, .items = 64, .total = 98304, .sub = &rule_item, AT(msg_vm_create, rules),
 	 GIVEN(msg_vm_create, rules_tls_given), .doc = "Rules of this VM alone"},
+	{"presets", FIELD_TEXTS, .lo = 1, .hi = 63, .items = 16, .total = 1088, AT(msg_vm_create, presets),
+	 .doc = "Names of presets, whose rules the VM gets as its own"},
 };
 static const struct field_set vm_egress = SET(vm_egress_fields);
 
@@ -437,6 +439,7 @@ static const struct op_answer up[] = {{"application/json", &health_shape, NULL},
 #define ROW(name) .row = MSG_TYPE_##name
 #define VM_AT(name) .vm_at = 1 + offsetof(struct name, vm)
 #define ID_AT .id_at = 1 + offsetof(struct msg_object, id)
+#define PRESET_AT .name_at = 1 + offsetof(struct msg_preset, name)
 #define EXEC_ID_AT .id_at = 1 + offsetof(struct msg_vm_open, exec)
 #define ROW_AT(number) .row = (number)
 #define BYTES .answer = ANSWER_BYTES, .status = 200
@@ -449,7 +452,8 @@ static const struct op_answer up[] = {{"application/json", &health_shape, NULL},
 
 static const struct op_shape shapes[OP_COUNT] = {
 	[OP_VM_CREATE] = {REC(msg_vm_create), &nothing, &vm_create, OBJECT(201), ROW(row_vm),
-			  .errors = ERR(IMAGE_NOT_FOUND) | ERR(VM_NAME_TAKEN) | ERR(QUOTA_EXCEEDED) | ERR(NO_ROOM)},
+			  .errors = ERR(IMAGE_NOT_FOUND) | ERR(PRESET_NOT_FOUND) | ERR(VM_NAME_TAKEN) | ERR(QUOTA_EXCEEDED) |
+				    ERR(NO_ROOM)},
 	[OP_VM_LIST] = {REC(msg_vm_list), &vm_list, &nothing, LIST, ROW(row_vm)},
 	[OP_VM_GET] = {REC(msg_object), &vm_get, &nothing, OBJECT(200), ROW(row_vm), VM_AT(msg_object), .finish = finish_wait},
 	[OP_VM_DELETE] = {REC(msg_object), &vm_delete, &nothing, NO_CONTENT, VM_AT(msg_object), .errors = ERR(VM_NOT_STOPPED)},
@@ -515,6 +519,9 @@ static const struct op_shape shapes[OP_COUNT] = {
 	[OP_VM_RULE_CREATE] = {REC(msg_rule_create), &nothing, &rule_item, OBJECT(201), ROW(row_rule), VM_AT(msg_rule_create),
 			       BODY_AT(rule_create.asked), .finish = finish_rule, .errors = RULE_ERRORS},
 	[OP_VM_RULE_DELETE] = {REC(msg_object), PLAIN, NO_CONTENT, VM_AT(msg_object), ID_AT},
+	[OP_PRESET_LIST] = {REC(msg_page), PLAIN, LIST, ROW(row_preset)},
+	[OP_PRESET_ADD] = {REC(msg_preset), PLAIN, OBJECT(200), ROW(row_preset), PRESET_AT, .errors = ERR(QUOTA_EXCEEDED)},
+	[OP_PRESET_REMOVE] = {REC(msg_preset), PLAIN, NO_CONTENT, PRESET_AT},
 	[OP_AUDIT_EGRESS] = {REC(msg_events_list), &events, &nothing, LIST, ROW(row_event)},
 	[OP_AUDIT_SUMMARY] = {REC(msg_summary_get), &summary, &nothing, LIST, ROW(row_summary)},
 	[OP_AUDIT_EVENTS] = {REC(msg_generals_list), &generals, &nothing, LIST, ROW(row_general)},

@@ -37,6 +37,7 @@ union params {
 	struct msg_vm_page vm_page;
 	struct msg_policy_put policy_put;
 	struct msg_rule_list rule_list;
+	struct msg_preset preset;
 	struct msg_events_list events_list;
 	struct msg_summary_get summary_get;
 	struct msg_generals_list generals_list;
@@ -103,7 +104,7 @@ struct op_shape {
 	enum answer_kind answer;
 	uint16_t row; /* enum msg_type of the answer's rows */
 	uint16_t status;
-	size_t vm_at, id_at;
+	size_t vm_at, id_at, name_at;
 	size_t body_at; /* where in union params the body's table writes */
 	/* After validation, before sending: what tables cannot say. May be NULL. */
 	int (*finish)(union params *p, struct arena *a, struct error *reterr);
@@ -143,6 +144,7 @@ enum out_kind {
 	OUT_ALLOWED, /* uint8_t verdict: whether it passed */
 	OUT_STATUS,  /* uint16_t; 0 is null */
 	OUT_RULE,    /* struct str: an encoded rec_rule as an object; empty is null */
+	OUT_RULES,   /* wire list of encoded rec_rule, as a preset's rules */
 	OUT_JSON,    /* struct str: a JSON object, as it is */
 	OUT_ROLE_ID, /* msg_role_row: of the VM or the workspace that the role is for, "" where there is one of it */
 };
@@ -167,7 +169,7 @@ struct out_shape {
 /* What an answer that is no row holds. */
 extern const struct out_shape exec_started_shape, exec_shape, exec_output_shape, health_shape;
 /* Rows that come from a VM, not from iron-control: numbers beyond those of messages. */
-enum { ROW_EXEC = 60001, ROW_FILE };
+enum { ROW_EXEC = 60001, ROW_FILE, ROW_PRESET_RULE /* part of row_preset */ };
 struct exec_view {
 	uint64_t id, vm;
 	struct str argv, command, user;

@@ -80,6 +80,22 @@ static const struct out_field rule[] = {
 	F(TIME, "created_at", rec_rule, created_at),
 };
 
+static const struct out_field preset_rule[] = {
+	F(TEXT, "host", rec_rule, host),
+	F(NUMBERS, "ports", rec_rule, ports),
+	F(TEXTS, "methods", rec_rule, methods),
+	F(TEXTS, "paths", rec_rule, paths),
+	F(CHOICE, "tls", rec_rule, tls, .choices = "intercept|passthrough"),
+	F(CHOICE, "action", rec_rule, action, .choices = "allow|deny"),
+};
+
+static const struct out_field preset[] = {
+	F(TEXT, "name", row_preset, name),
+	F(TEXT, "description", row_preset, description),
+	F(FLAG, "added", row_preset, added, .doc = "The workspace has all of its rules"),
+	F(RULES, "rules", row_preset, rules),
+};
+
 #define WHEN_CLOSED KNOWN_IF(row_event, closed)
 static const struct out_field event[] = {
 	F(ID, "id", row_event, seq, .choices = "ee_"),
@@ -267,6 +283,7 @@ static const struct out_shape shapes[] = {
 	SHAPE(row_stats, stats),
 	SHAPE(row_policy, policy),
 	SHAPE(row_rule, rule, .inner = &rec_rule_wire),
+	SHAPE(row_preset, preset),
 	SHAPE(row_event, event),
 	SHAPE(row_summary, summary),
 	SHAPE(row_general, general),
@@ -278,6 +295,7 @@ static const struct out_shape shapes[] = {
 	SHAPE(row_role, role, .inner = &msg_role_row_wire),
 	{.row = ROW_EXEC, .v = exec_row, .n = ARRAY_SIZE(exec_row), .name = "Exec"},
 	{.row = ROW_FILE, .v = file, .n = ARRAY_SIZE(file), .name = "FileInfo"},
+	{.row = ROW_PRESET_RULE, .v = preset_rule, .n = ARRAY_SIZE(preset_rule), .name = "PresetRule"},
 };
 
 const struct out_shape *out_shape_get(uint16_t row)

@@ -62,6 +62,9 @@ int resolve_vm(struct context *c, const char *name, char ret_id[24]);
 int resolve_named(struct context *c, const char *path, const char *prefix, const char *what, const char *where, const char *name,
 		  char **ret);
 
+/* preset.c */
+int run_preset(struct context *c);
+
 #define LIST_MAX 10000
 /* Up to `most` objects of a list into a fresh array, following cursors; path has its query, or none. *ret_more (may be NULL):
  * there are more. */

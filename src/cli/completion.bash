@@ -11,6 +11,7 @@ _iron_kind() {
 	IMAGE) COMPREPLY=($(compgen -W "$(_iron_ask image list)" -- "$cur")) ;;
 	KEY) COMPREPLY=($(compgen -W "$(_iron_ask keys list)" -- "$cur")) ;;
 	RULE) COMPREPLY=($(compgen -W "$(_iron_ask egress list)" -- "$cur")) ;;
+	PRESET) COMPREPLY=($(compgen -W "$(_iron_ask egress preset list)" -- "$cur")) ;;
 	EXEC) COMPREPLY=($(compgen -W "$(_iron_ask ps "$vm")" -- "$cur")) ;;
 	SRC | DST)
 		local vms=()

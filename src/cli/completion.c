@@ -196,6 +196,7 @@ static void fish_values(FILE *to, const char *kind)
 		const char *kind, *values;
 	} known[] = {{"VM", "(__iron_ask list)"},       {"IMAGE", "(__iron_ask image list)"},
 	             {"KEY", "(__iron_ask keys list)"}, {"RULE", "(__iron_ask egress list)"},
+	             {"PRESET", "(__iron_ask egress preset list)"},
 	             {"EXEC", "(__iron_execs)"},        {"PATH", "(__iron_paths)"},
 	             {"SRC", "(__iron_paths)"},         {"DST", "(__iron_paths)"}};
 	_cleanup_free_ char *one = xstrndup(kind, strcspn(kind, "\xe2")); /* without its "…" */

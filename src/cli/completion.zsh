@@ -11,6 +11,7 @@ _iron_kind() {
 	IMAGE) _iron_ask image list; compadd -a names ;;
 	KEY) _iron_ask keys list; compadd -a names ;;
 	RULE) _iron_ask egress list; compadd -a names ;;
+	PRESET) _iron_ask egress preset list; compadd -a names ;;
 	EXEC) _iron_ask ps "$vm"; compadd -a names ;;
 	SRC|DST) _iron_ask list; compadd -S : -a names; _files ;;
 	FILE|PATH) _files ;;

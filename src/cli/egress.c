@@ -374,6 +374,8 @@ static const struct arg_option explain_options[] = {VM_OPTION("whose request it 
 						    {"protocol", 0, "http|tls|tcp", "as what it is judged"},
 						    {0}};
 
+static const struct arg_option no_options[] = {{0}};
+
 const struct command egress_commands[] = {
 	{"egress add", "--host HOST | --cidr CIDR", "add a rule about what may leave", NULL,
 	 "iron egress add --host api.example.com\niron egress add --host '*.example.com' --vm demo\n"
@@ -394,5 +396,11 @@ const struct command egress_commands[] = {
 	 "git.example.com:22\n"
 	 "iron egress explain --vm demo api.example.com --method DELETE --path /v1/files/1\n",
 	 explain_options, 1, 1, 0, run_explain},
+	{"egress preset", "list | show | add | remove [PRESET…]", "named groups of rules: npm, pypi, github and more",
+	 "add gives the workspace each rule of the preset that it does not have;\nremove takes away those that carry its "
+	 "name.\n",
+	 "iron egress preset list\niron egress preset show npm\niron egress preset add npm pypi\n"
+	 "iron egress preset remove npm\niron create demo --preset github\n",
+	 no_options, 1, WORDS_MAX, 0, run_preset},
 	{0},
 };

@@ -12,7 +12,8 @@ int vm_create_body(struct context *c, const char *name, json_t *body);
 #define VM_CREATE_OPTIONS                                                                                              \
 	{"image", 0, "IMAGE", "what it starts from (the host's default image)"}, {"cpus", 0, "N", "virtual CPUs, 1 to 32"}, \
 		{"memory", 0, "MIB", "memory, 256 to 262144"}, {"disk", 0, "GIB", "disk, 4 to 2048 (10)"},               \
-		{"label", 'l', "KEY=VALUE", "a label; may be repeated"}
+		{"label", 'l', "KEY=VALUE", "a label; may be repeated"},                                               \
+		{"preset", 0, "PRESET", "a named group of egress rules of its own; may be repeated"}
 
 /* As `iron show` prints it, or as JSON. */
 void vm_show(struct context *c, const json_t *vm);

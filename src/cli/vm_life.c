@@ -140,6 +140,18 @@ static int add_number(struct context *c, json_t *body, const char *option, const
 	return r;
 }
 
+static void add_presets(struct context *c, json_t *body)
+{
+	json_t *names = json_array();
+	const char *v;
+
+	for (size_t i = 0; (v = args_nth(&c->args, "preset", i)); i++)
+		json_array_append_new(names, json_string(v));
+	if (json_array_size(names))
+		json_object_set_new(body, "egress", json_pack("{s:O}", "presets", names));
+	json_decref(names);
+}
+
 int vm_create_body(struct context *c, const char *name, json_t *body)
 {
 	json_object_set_new(body, "name", json_string(name));
@@ -148,6 +160,7 @@ int vm_create_body(struct context *c, const char *name, json_t *body)
 	if (add_number(c, body, "cpus", "vcpus", 1, 32) || add_number(c, body, "memory", "memory_mib", 256, 262144) ||
 	    add_number(c, body, "disk", "disk_gib", 4, 2048))
 		return -EINVAL;
+	add_presets(c, body);
 	return add_pairs(c, body, "label", "labels");
 }
 

@@ -118,6 +118,9 @@
 	/* Idempotency-Key */                                                                                          \
 	M(150, msg_keep, 0)                                                                                            \
 	M(151, row_kept, 0)                                                                                            \
+	/* presets */                                                                                                  \
+	M(152, msg_preset, 0)                                                                                          \
+	M(153, row_preset, 0)                                                                                          \
 	/* GET /metrics */                                                                                             \
 	M(160, msg_metrics_get, 0)                                                                                     \
 	M(161, row_vm_count, 0)                                                                                        \

@@ -9,6 +9,7 @@
  *   VM_EXEC…, VM_FILE…, VM_CONSOLE vm_open: value is the token · (VM_)POLICY_GET object, PUT policy_put, DELETE object: policy
  *   (VM_)RULE_LIST rule_list: rule* · CREATE rule_create: rule · DELETE object · AUDIT_EGRESS events_list: event*
  *   IMAGE_LIST page: image* · IMAGE_GET object: image · KEY_LIST page: key* · KEY_CREATE key_create: key · KEY_DELETE object
+ *   PRESET_LIST page: preset* · PRESET_ADD preset: preset · PRESET_REMOVE preset
  *   AUDIT_SUMMARY summary_get: summary* · AUDIT_EVENTS generals_list: general* · EGRESS_EXPLAIN explain: explain, rule*
  *   ME page: me · HOST page: host, role* · HEALTHZ page · READYZ page: role* (then 200, or 503 that names who is silent)
  * DELETE ends with 204 and no row, VM_POLICY_DELETE too; CREATE with 201. An op in another record is a fault (500).
@@ -44,7 +45,8 @@ WIRE_DECLARE(msg_req, MSG_REQ_FIELDS);
 	F(T, flag, egress_inherit, 0)                                                                                  \
 	F(T, list, rules, 98304)                                                                                       \
 	F(T, u64, rules_tls_given, 0)                                                                                  \
-	F(T, u8, restart, 1) /* enum vm_restart */
+	F(T, u8, restart, 1) /* enum vm_restart */                                                                     \
+	F(T, list, presets, 1088) /* names (policy/preset.h), whose rules it gets too */
 WIRE_DECLARE(msg_vm_create, MSG_VM_CREATE_FIELDS);
 
 /* status, status_detail, label_key/label_value, name: filters, empty: none. cursor: as given, opaque. sort: 0
@@ -120,6 +122,10 @@ WIRE_DECLARE(msg_rule_list, MSG_RULE_LIST_FIELDS);
 /* rule: an encoded rec_rule as asked for (raw host, ports …; tls 0/1, or tls_given false). */
 #define MSG_RULE_CREATE_FIELDS(F, T) REQ(F, T) F(T, u64, vm, 0) F(T, flag, tls_given, 0) F(T, str, rule, 49152)
 WIRE_DECLARE(msg_rule_create, MSG_RULE_CREATE_FIELDS);
+
+/* Of the workspace. */
+#define MSG_PRESET_FIELDS(F, T) REQ(F, T) F(T, str, name, 63)
+WIRE_DECLARE(msg_preset, MSG_PRESET_FIELDS);
 
 /* verdict: 0 any, 1 allowed, 2 denied (denied and warn), 3 warn, 4 blocked. allowed, mode: 0 any, else value + 1.
  * protocol: 0 any. since, until: ms since 1970, 0: none. order: 0 default. */
@@ -287,6 +293,11 @@ WIRE_DECLARE(row_policy, ROW_POLICY_FIELDS);
 /* rule: an encoded rec_rule. */
 #define ROW_RULE_FIELDS(F, T) F(T, str, rule, 49152)
 WIRE_DECLARE(row_rule, ROW_RULE_FIELDS);
+
+/* added: the workspace has all of its rules. rules: list of encoded rec_rule, of no id. */
+#define ROW_PRESET_FIELDS(F, T)                                                                                        \
+	F(T, str, name, 63) F(T, str, description, 255) F(T, flag, added, 0) F(T, list, rules, 16384)
+WIRE_DECLARE(row_preset, ROW_PRESET_FIELDS);
 
 /* closed: status_code, bytes and duration are known. */
 #define ROW_EVENT_FIELDS(F, T)                                                                                         \

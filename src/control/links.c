@@ -76,6 +76,7 @@ static const struct ipc_rule api_rules[] = {
 	{MSG_TYPE_msg_summary_get, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_generals_list, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_explain, 0, IPC_REQUEST, on_api_message},
+	{MSG_TYPE_msg_preset, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_key_create, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_page, 0, IPC_REQUEST, on_api_message},
 	{MSG_TYPE_msg_metrics_get, 0, IPC_REQUEST, on_api_message},

@@ -25,6 +25,10 @@ void op_policy_delete(struct request *r);
 void op_rule_list(struct request *r);
 void op_rule_create(struct request *r);
 void op_rule_delete(struct request *r);
+/* ops_preset.c */
+void op_preset_list(struct request *r);
+void op_preset_add(struct request *r);
+void op_preset_remove(struct request *r);
 /* ops_audit.c, ops_explain.c */
 void op_audit_egress(struct request *r);
 void op_audit_summary(struct request *r);
@@ -57,6 +61,11 @@ int op_check_labels(struct str labels, struct error *reterr);
 /* A rule as asked for, in canonical form: its strings are in out. -EINVAL with a sentence that begins with the field.
  */
 int op_take_rule(struct str encoded, bool tls_given, struct buf *out, struct rec_rule *ret, struct error *reterr);
+
+/* The owner (vm 0: the workspace) may have n more rules. False: answered. */
+bool op_rules_have_room(struct request *r, uint64_t vm, const struct rec_rule *more, size_t n);
+/* "allow api.example.com", "deny 10.0.0.0/8" as the detail's "rules". */
+void op_detail_of_rules(struct detail *d, const struct rec_rule *v, size_t n);
 
 /* What a filter says, in the form in which hosts and CIDRs are stored and recorded; as it is where it is neither. */
 struct str op_canonical_host(struct str asked, char ret[HOST_PATTERN_SIZE]);

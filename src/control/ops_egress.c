@@ -175,11 +175,11 @@ static size_t rule_size(const struct rec_rule *rule)
 	       rule->comment.len;
 }
 
-static bool rules_have_room(struct request *r, uint64_t vm, const struct rec_rule *rule)
+bool op_rules_have_room(struct request *r, uint64_t vm, const struct rec_rule *more, size_t n)
 {
 	_cleanup_(arena_finish) struct arena a = {.max = (size_t)64 << 20};
 	struct store_rules rules;
-	size_t bytes = rule_size(rule);
+	size_t bytes = 0;
 
 	int code = store_rules_all(r->control->store, r->workspace, vm, &a, &rules);
 	if (code) {
@@ -188,7 +188,9 @@ static bool rules_have_room(struct request *r, uint64_t vm, const struct rec_rul
 	}
 	for (size_t i = 0; i < rules.n; i++)
 		bytes += rule_size(&rules.v[i]);
-	if (rules.n < OWNER_RULES_MAX && bytes <= OWNER_RULES_BYTES_MAX)
+	for (size_t i = 0; i < n; i++)
+		bytes += rule_size(&more[i]);
+	if (rules.n + n <= OWNER_RULES_MAX && bytes <= OWNER_RULES_BYTES_MAX)
 		return true;
 	request_fail(r, CODE_QUOTA_EXCEEDED, "rules: at most %d, of %zu KiB together; remove some first",
 	             OWNER_RULES_MAX, OWNER_RULES_BYTES_MAX >> 10);
@@ -303,7 +305,7 @@ void op_rule_create(struct request *r)
 	rule.id = r->new_id;
 	rule.created_at = real_ms();
 	rule.workspace_wide = m->vm == 0;
-	if (!rule_name_is_free(r, m->vm, rule.name) || !rules_have_room(r, m->vm, &rule) ||
+	if (!rule_name_is_free(r, m->vm, rule.name) || !op_rules_have_room(r, m->vm, &rule, 1) ||
 	    !rule_on_record(r, "create", m->vm, &rule))
 		return;
 	int code = insert_rule(r, m->vm, &rule);

@@ -5,23 +5,28 @@
 #include "control/compile.h"
 #include "control/ops.h"
 #include "model/name.h"
+#include "policy/preset.h"
 
 /* What is kept free on the state's file system: overlays grow as guests write, and the journal must go on. */
 #define DISK_RESERVE_MIB 2048
+
+#define ASKED_RULES_MAX 64
 
 struct creation {
 	struct arena arena;
 	struct store_vm vm;
 	struct vm_spec spec;
-	struct rec_rule rules[64];
+	struct rec_rule rules[ASKED_RULES_MAX + PRESETS_RULES_MAX]; /* those asked for, then the presets' */
 	size_t nrules;
-	struct buf encoded[64]; /* the canonical rules' bytes */
+	struct buf encoded[ASKED_RULES_MAX]; /* the canonical rules' bytes */
+	struct buf presets;
 };
 
 static void creation_finish(struct creation *c)
 {
-	for (size_t i = 0; i < c->nrules; i++)
+	for (size_t i = 0; i < ARRAY_SIZE(c->encoded); i++)
 		buf_finish(&c->encoded[i]);
+	buf_finish(&c->presets);
 	arena_finish(&c->arena);
 }
 
@@ -50,8 +55,8 @@ static int take_rules(struct creation *c, const struct msg_vm_create *m, struct 
 
 	while (wire_list_next(&rules, &item)) {
 		size_t i = c->nrules;
-		if (i == ARRAY_SIZE(c->rules))
-			return error_set(reterr, -EINVAL, "egress.rules must be at most %zu", ARRAY_SIZE(c->rules));
+		if (i == ARRAY_SIZE(c->encoded))
+			return error_set(reterr, -EINVAL, "egress.rules must be at most %zu", ARRAY_SIZE(c->encoded));
 		int r = op_take_rule(item, m->rules_tls_given >> i & 1, &c->encoded[i], &c->rules[i], reterr);
 		c->nrules++;
 		if (r) {
@@ -64,6 +69,32 @@ static int take_rules(struct creation *c, const struct msg_vm_create *m, struct 
 				                 STR_ARG(c->rules[i].name));
 	}
 	return 0;
+}
+
+/* The presets' rules, each preset's once. -ENOENT: there is no such preset. */
+static int take_presets(struct creation *c, struct str names, struct error *reterr)
+{
+	struct str rest = names, name, earlier, other, rules, item;
+	int r = 0;
+
+	while (r == 0 && wire_list_next(&rest, &name)) {
+		const struct preset *p = preset_find(name);
+		if (!p)
+			return error_set(reterr, -ENOENT, "there is no preset %.*s; `iron egress preset list` shows which there are",
+					 STR_ARG(name));
+		for (earlier = names; wire_list_next(&earlier, &other) && other.p != name.p;)
+			if (str_eq(other, name))
+				return error_set(reterr, -EINVAL, "egress.presets hold %.*s twice", STR_ARG(name));
+		r = preset_expand(p, &c->presets);
+	}
+	/* only now: the list moves as it grows */
+	rules = buf_str(&c->presets);
+	while (r == 0 && wire_list_next(&rules, &item)) {
+		if (c->nrules == ARRAY_SIZE(c->rules))
+			return error_set(reterr, -EINVAL, "egress.presets: too many rules");
+		r = wire_decode(&rec_rule_wire, item, &c->rules[c->nrules++]);
+	}
+	return r ? error_set(reterr, r, "egress.presets: the rules cannot be read") : 0;
 }
 
 /* Its name, or its id. */
@@ -91,7 +122,9 @@ static int check(struct creation *c, const struct control *control, const struct
 	}
 	if (r == 0)
 		r = op_check_labels(m->labels, reterr);
-	return r ? r : take_rules(c, m, reterr);
+	if (r == 0)
+		r = take_rules(c, m, reterr);
+	return r ? r : take_presets(c, m->presets, reterr);
 }
 
 static bool has_room(struct request *r, const struct vm_spec *spec)
@@ -207,16 +240,15 @@ static void answer_created(struct request *r)
 	request_done(r, 201);
 }
 
-/* "allow api.example.com", "deny 10.0.0.0/8" */
-static void detail_of_rules(struct detail *d, const struct creation *c)
+void op_detail_of_rules(struct detail *d, const struct rec_rule *v, size_t n)
 {
 	_cleanup_(buf_finish) struct buf list = {0}, item = {0};
 
-	for (size_t i = 0; i < c->nrules; i++) {
+	for (size_t i = 0; i < n; i++) {
 		buf_clear(&item);
-		buf_append_z(&item, c->rules[i].action ? "deny " : "allow ");
-		buf_append_str(&item, c->rules[i].cidr.len ? c->rules[i].cidr : c->rules[i].host);
-		if (i + 1 < c->nrules)
+		buf_append_z(&item, v[i].action ? "deny " : "allow ");
+		buf_append_str(&item, v[i].cidr.len ? v[i].cidr : v[i].host);
+		if (i + 1 < n)
 			buf_append_byte(&item, ',');
 		wire_list_add(&list, buf_str(&item));
 	}
@@ -239,7 +271,7 @@ static bool on_record(struct request *r, const struct creation *c, const struct 
 	                               : STR("enforce"));
 	detail_add(&d, "egress_inherit", m->egress_inherit ? STR("true") : STR("false"));
 	detail_add(&d, "restart", m->restart ? STR("always") : STR("never"));
-	detail_of_rules(&d, c);
+	op_detail_of_rules(&d, c->rules, c->nrules);
 	return request_on_record(r, EVENT_VM, "create", r->new_id, &d);
 }
 
@@ -249,8 +281,9 @@ static void create(struct request *r, struct creation *c)
 	struct row_image image;
 	struct error e = {0};
 
-	if (check(c, r->control, m, &e)) {
-		request_fail(r, CODE_VALIDATION_ERROR, "%s", e.text);
+	int code = check(c, r->control, m, &e);
+	if (code) {
+		request_fail(r, code == -ENOENT ? CODE_PRESET_NOT_FOUND : CODE_VALIDATION_ERROR, "%s", e.text);
 		return;
 	}
 	if (find_image(r->control, m->image, &c->arena, &image)) {
@@ -267,7 +300,7 @@ static void create(struct request *r, struct creation *c)
 	if (!op_name_is_free(r, m->name) || !has_room(r, &c->spec) || !on_record(r, c, &image))
 		return;
 	fill(c, r, &image);
-	int code = insert(c, r);
+	code = insert(c, r);
 	if (code == -EEXIST)
 		request_fail(r, CODE_VM_NAME_TAKEN, "a VM named %.*s exists", STR_ARG(m->name));
 	else if (code || (code = life_start(r->control->lives, r->new_id)) != 0)

@@ -13,6 +13,7 @@
 	C(KEY_NOT_FOUND, 404, "key_not_found")                                                                         \
 	C(EXEC_NOT_FOUND, 404, "exec_not_found")                                                                      \
 	C(FILE_NOT_FOUND, 404, "file_not_found")                                                                         \
+	C(PRESET_NOT_FOUND, 404, "preset_not_found")                                                                   \
 	C(METHOD_NOT_ALLOWED, 405, "method_not_allowed")                                                               \
 	C(VM_NAME_TAKEN, 409, "vm_name_taken")                                                                         \
 	C(VM_NOT_STOPPED, 409, "vm_not_stopped")                                                                       \

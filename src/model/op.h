@@ -1,6 +1,7 @@
 #pragma once
 /* The API's operations, declared once: iron-api routes and documents by this table, iron-control authorises by it.
- * O(id, method, path below /v1, scope, summary). A path's `:id` is a VM, `:rule`, `:key`, `:image`, `:exec` what they say. */
+ * O(id, method, path below /v1, scope, summary). A path's `:id` is a VM, `:rule`, `:key`, `:image`, `:exec` what they say, `:name` a
+ * preset's. */
 #include <stdint.h>
 
 #include "model/scope.h"
@@ -42,6 +43,9 @@
 	O(VM_RULE_LIST, "GET", "/vms/:id/egress/rules", EGRESS_READ, "List a VM's own egress rules")                   \
 	O(VM_RULE_CREATE, "POST", "/vms/:id/egress/rules", EGRESS_WRITE, "Add an egress rule to a VM")                 \
 	O(VM_RULE_DELETE, "DELETE", "/vms/:id/egress/rules/:rule", EGRESS_WRITE, "Remove an egress rule of a VM")      \
+	O(PRESET_LIST, "GET", "/egress/presets", EGRESS_READ, "Named groups of egress rules")                          \
+	O(PRESET_ADD, "POST", "/egress/presets/:name", EGRESS_WRITE, "Add a preset's rules to the workspace")          \
+	O(PRESET_REMOVE, "DELETE", "/egress/presets/:name", EGRESS_WRITE, "Remove a preset's rules again")             \
 	O(AUDIT_EGRESS, "GET", "/audit/egress", AUDIT_READ, "What left, or tried to")                                  \
 	O(AUDIT_SUMMARY, "GET", "/audit/egress/summary", AUDIT_READ, "What left, or tried to, by host")                \
 	O(AUDIT_EVENTS, "GET", "/audit/events", AUDIT_READ, "Everything on record that is not egress")                 \
