@@ -16,7 +16,7 @@ UNIVERSE = re.findall(r'O\((\w+), "(\w+)", "([^"]+)"', (wire.CODEC.parent / "mod
 
 
 def fill(path):
-    return path.replace(":id", VM).replace(":rule", RULE).replace(":key", KEY_ID).replace(":image", IMAGE).replace(":exec", EXEC)
+    return path.replace(":id", VM).replace(":rule", RULE).replace(":key", KEY_ID).replace(":image", IMAGE).replace(":exec", EXEC).replace(":name", "npm")
 
 
 @pytest.fixture(scope="module")

@@ -89,6 +89,11 @@ static void test_routes(void **state)
 	assert_int_equal(find("DELETE", "/v1/vms/vm_00000000000h1/egress/rules/egr_0000000000002", &r, &code), 0);
 	assert_int_equal(r.op, OP_VM_RULE_DELETE);
 	assert_int_equal(r.id, 2);
+	assert_int_equal(find("DELETE", "/v1/egress/presets/docker-hub", &r, &code), 0);
+	assert_int_equal(r.op, OP_PRESET_REMOVE);
+	assert_true(str_eq(r.name, STR("docker-hub")) && r.id == 0);
+	assert_int_equal(find("DELETE", "/v1/egress/presets/Docker", &r, &code), -ENOENT);
+	assert_int_equal(code, CODE_PRESET_NOT_FOUND);
 	static const char *const none[] = {"", "/", "/v1", "/v1/", "/v2/vms", "/v1//vms", "/v1/vms/", "/v1/vms//start", "/v1/vms/x/y", "*"};
 	for (size_t i = 0; i < ARRAY_SIZE(none); i++) {
 		assert_int_equal(find("GET", none[i], &r, &code), -ENOENT);

@@ -112,7 +112,7 @@ static void test_no_operation_reaches_over(void **state)
 	assert_int_equal(fake_object(f, OP_RULE_DELETE, 0, rule, false), 204);
 }
 
-/* Lists that take no id hold nothing of another's, but for images, which are everyone's. */
+/* Lists that take no id hold nothing of another's, but for images and presets, which are everyone's. */
 static void test_no_list_shows_it(void **state)
 {
 	struct fake *f = *state;
@@ -125,7 +125,8 @@ static void test_no_list_shows_it(void **state)
 	for (unsigned op = 0; op < OP_COUNT; op++) {
 		const struct op_entry *entry = op_entry_find(op);
 		const struct op_info *info = op_info_get(op);
-		bool open = op == OP_IMAGE_LIST || op == OP_HOST || op == OP_ME || op == OP_KEY_LIST;
+		bool open = op == OP_IMAGE_LIST || op == OP_HOST || op == OP_ME || op == OP_KEY_LIST ||
+			    op == OP_PRESET_LIST;
 		struct fake_answer a;
 		if (!entry || entry->open_to_all || open || strcmp(info->method, "GET") != 0 || strchr(info->path, ':'))
 			continue;
@@ -134,6 +135,46 @@ static void test_no_list_shows_it(void **state)
 			fail_msg("%s answered %u with %zu rows", info->name, status, a.rows.n);
 		fake_answer_finish(&a);
 	}
+}
+
+static unsigned preset(struct fake *f, enum api_op op)
+{
+	struct msg_preset m = {.key_hash = fake_hash(f), .op = op, .name = STR("npm")};
+	struct fake_answer a;
+
+	unsigned status = fake_call(f, MSG_TYPE_msg_preset, &m, &a);
+	fake_answer_finish(&a);
+	return status;
+}
+
+static size_t presets_added(struct fake *f)
+{
+	struct msg_page m = {.key_hash = fake_hash(f), .op = OP_PRESET_LIST};
+	struct fake_answer a;
+	size_t n = 0;
+
+	assert_int_equal(fake_call(f, MSG_TYPE_msg_page, &m, &a), 200);
+	for (size_t i = 0; i < a.rows.n; i++)
+		n += ((const struct row_preset *)(void *)a.rows.v[i]->record)->added;
+	fake_answer_finish(&a);
+	return n;
+}
+
+static void test_what_presets_add_is_the_workspaces_own(void **state)
+{
+	struct fake *f = *state;
+	char mine[64], theirs[64];
+
+	str_copy(str_of(f->key), mine, sizeof mine);
+	assert_int_equal(preset(f, OP_PRESET_ADD), 200);
+	root_key(f, "team-b", theirs);
+	fake_key_use(f, theirs);
+	assert_int_equal(presets_added(f), 0);
+	assert_int_equal(preset(f, OP_PRESET_REMOVE), 404);
+	assert_int_equal(preset(f, OP_PRESET_ADD), 200);
+	assert_int_equal(preset(f, OP_PRESET_REMOVE), 204);
+	fake_key_use(f, mine);
+	assert_int_equal(presets_added(f), 1);
 }
 
 static void test_names_of_workspaces(void **state)
@@ -233,6 +274,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_no_operation_reaches_over),
 		T(test_no_list_shows_it),
+		T(test_what_presets_add_is_the_workspaces_own),
 		T(test_names_of_workspaces),
 		T(test_summaries_are_few),
 	};
