@@ -35,7 +35,7 @@ static void use_key_of(struct fake *f, uint32_t scopes)
 
 static unsigned preset(struct fake *f, enum api_op op, const char *name, bool *ret_added)
 {
-	struct msg_preset m = {.key_hash = fake_hash(f), .op = op, .name = str_of(name)};
+	struct msg_preset m = {.key_hash = fake_hash(f), .op = (uint16_t)op, .name = str_of(name)};
 	struct fake_answer a;
 
 	unsigned status = fake_call(f, MSG_TYPE_msg_preset, &m, &a);

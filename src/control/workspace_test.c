@@ -139,7 +139,7 @@ static void test_no_list_shows_it(void **state)
 
 static unsigned preset(struct fake *f, enum api_op op)
 {
-	struct msg_preset m = {.key_hash = fake_hash(f), .op = op, .name = STR("npm")};
+	struct msg_preset m = {.key_hash = fake_hash(f), .op = (uint16_t)op, .name = STR("npm")};
 	struct fake_answer a;
 
 	unsigned status = fake_call(f, MSG_TYPE_msg_preset, &m, &a);
