@@ -311,7 +311,7 @@ def test_rows_wait_for_a_client_that_does_not_read(api):
     e = End(api, "VM_EXEC_GET", script)
     ws = dial(api)
     ws.send("{}")
-    wait_for("it to stand still", lambda: len(sent) > 4 and stands_still(sent))
+    wait_for("it to stand still", lambda: len(sent) > 4 and stands_still(lambda: len(sent)))
     enough.set()
     _, controls, code = gather(ws)
     e.join()
