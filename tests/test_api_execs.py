@@ -226,6 +226,23 @@ def test_live_from_an_offset(api):
         assert error(api.call("GET", ONE + "?offset=" + bad), 422, "validation_error").startswith("offset")
 
 
+def test_a_gap_before_a_slow_reader(api):
+    def script(e):
+        row(e, output=30, offset=0)
+        e.send("STDOUT", b"ab")
+        row(e, output=30, offset=28)
+        e.send("STDERR", b"yz")
+        e.send("EXIT" if e.asked["follow"] else "DONE", **({"code": 0} if e.asked["follow"] else {}))
+    e = End(api, "VM_EXEC_GET", script)
+    found = events(api.call("GET", ONE, headers=EVENTS).body)
+    assert [(name, number) for name, _, number in found] == [("exec", "0"), ("stdout", "2"), ("exec", "28"), ("stderr", "30"), ("exit", None)]
+    e.join()
+    e = End(api, "VM_EXEC_GET", script)
+    data = api.call("GET", ONE).json["data"]
+    assert (data["stdout"], data["stderr"], data["next_offset"], data["truncated"]) == ("ab", "", 2, True), "no gap within one answer"
+    e.join()
+
+
 @pytest.mark.parametrize("script", [lambda e: e.send("STDOUT", b"x"), lambda e: e.send("DONE"), lambda e: (row(e), row(e)), lambda e: e.send("EXIT", code=0),
                                     lambda e: (row(e), e.send("EXIT", code=0)), lambda e: e.send("EXEC_ROW", b"")])
 def test_a_guest_that_breaks_the_protocol_of_an_output(api, script):
