@@ -1,6 +1,7 @@
 """irond by itself: roles, requests, control socket, what it leaves"""
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import random
@@ -23,6 +24,12 @@ def lab():
 
 def role_rows(control):
     return {r.str("name"): r.str("state") for r in control.call("msg_roles_get") if r.name == "msg_role_row"}
+
+
+def open_files(pid):
+    with contextlib.suppress(OSError):
+        return [os.readlink(f) for f in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
+    return []
 
 
 def peers(role):
@@ -145,6 +152,20 @@ def test_degraded_is_passed_on(lab):
     lab.write_configuration(sandbox="degraded")
     lab.start()
     assert "--degraded" in cmdline(lab.role("iron-control").pid)
+
+
+def test_the_lock_of_one_that_was_killed_is_waited_for(lab):
+    """What it forked a moment before holds it still."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    lab.run.mkdir(exist_ok=True)
+    with open(lab.run / "irond.pid", "w+") as held:
+        held.write(f"{dead.pid}\n")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        lab.start(wait=False)
+        wait_for("irond to try", lambda: str(lab.run / "irond.pid") in open_files(lab.process.pid))
+    wait_for("irond", lambda: 'msg="ready"' in lab.log())
 
 
 def test_one_irond_a_run_dir(lab):

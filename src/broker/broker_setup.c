@@ -1,17 +1,23 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "broker/broker_impl.h"
 #include "broker/vms.h"
 #include "broker/workspaces.h"
 #include "os/fdutil.h"
+
+#define LOCK_WAIT_MS 5000
+#define LOCK_AGAIN_MS 10
 
 static int make_dir(const char *base, const char *name, mode_t mode, uid_t uid, gid_t gid, struct error *reterr)
 {
@@ -53,6 +59,26 @@ static int make_base_dirs(const struct broker *b, struct error *reterr)
 	return 0;
 }
 
+/* Of an irond that was killed, a child that it had forked just then holds the lock until it is something else. */
+static int lock_file(int fd, char *text, size_t size)
+{
+	const uint64_t end = mono_ms() + LOCK_WAIT_MS;
+
+	for (;;) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return 0;
+		ssize_t n = pread(fd, text, size - 1, 0);
+		text[MAX(n, 0)] = '\0';
+		text[strcspn(text, "\n")] = '\0';
+		uint64_t pid = 0;
+		bool gone = str_parse_u64(str_of(text), INT32_MAX, &pid) == 0 && pid > 0 &&
+			    kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+		if (!gone || mono_ms() >= end)
+			return -EBUSY;
+		poll(NULL, 0, LOCK_AGAIN_MS);
+	}
+}
+
 /* The pid file is the lock: held as long as the process lives, however it ends. */
 static int take_lock(struct broker *b, struct error *reterr)
 {
@@ -62,11 +88,8 @@ static int take_lock(struct broker *b, struct error *reterr)
 
 	if (fd < 0)
 		return error_set(reterr, -errno, "%s: %s", path, strerror(errno));
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		if (read(fd, text, sizeof text - 1) < 0)
-			text[0] = '\0';
-		return error_set(reterr, -EBUSY, "irond runs already (pid %.*s)", (int)strcspn(text, "\n"), text);
-	}
+	if (lock_file(fd, text, sizeof text) < 0)
+		return error_set(reterr, -EBUSY, "irond runs already (pid %s)", text);
 	snprintf(text, sizeof text, "%d\n", getpid());
 	if (ftruncate(fd, 0) < 0 || pwrite(fd, text, strlen(text), 0) < 0)
 		return error_set(reterr, -errno, "%s: %s", path, strerror(errno));
