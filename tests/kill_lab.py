@@ -458,11 +458,16 @@ class KillRun:
 
     @staticmethod
     def names(directory):
-        return {p.name for p in directory.iterdir()} if directory.is_dir() else set()
+        try:
+            return set(os.listdir(directory))
+        except FileNotFoundError:
+            return set()
 
     def groups(self):
         top = pathlib.Path("/sys/fs/cgroup")
-        return {p.name for root in [*top.glob(self.iron.name), *top.glob(f"*/{self.iron.name}")] for p in root.rglob("*-vm_*") if p.is_dir()}
+        roots = [*top.glob(self.iron.name), *top.glob(f"*/{self.iron.name}")]
+        # os.walk passes over what goes meanwhile
+        return {name for root in roots for _, names, _ in os.walk(root) for name in names if "-vm_" in name}
 
     def pins(self):
         text = pathlib.Path(f"/proc/{self.iron.process.pid}/mountinfo").read_text()
