@@ -252,7 +252,8 @@ def test_no_room_is_said_and_leaves_nothing(iron, vm):
 
 def test_it_is_on_record(iron, vm):
     put(iron, vm, "/tmp/recorded", b"12345", user="root")
-    get(iron, vm, "/tmp/recorded", user="root")
+    answer = get(iron, vm, "/tmp/recorded", user="root")
+    assert (answer.status, answer.body) == (200, b"12345"), answer.body
 
     def recorded():
         return [e for e in iron.api("GET", f"/audit/events?kind=files&vm_id={vm['id']}&limit=20").json["data"] if e["detail"].get("path") == "/tmp/recorded"]
