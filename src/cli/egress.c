@@ -99,8 +99,8 @@ static int run_add(struct context *c)
 		out_json(rule);
 		return 0;
 	}
-	_cleanup_free_ char *ports = out_join(json_object_get(rule, "ports"), ","),
-	                    *target = out_escape(target_of(rule));
+	_cleanup_free_ char *joined = out_join(json_object_get(rule, "ports"), ",");
+	_cleanup_free_ char *ports = out_escape(joined), *target = out_escape(target_of(rule));
 	_cleanup_free_ char *id = out_escape(get_string(rule, "id"));
 	if (c->quiet)
 		out_line("%s", id);
