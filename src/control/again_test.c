@@ -22,12 +22,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void restart(struct fake *f)
-{
-	fake_stop_control(f);
-	fake_start_control(f);
-}
-
 static unsigned patch_restart(struct fake *f, uint64_t vm, enum vm_restart to)
 {
 	struct msg_vm_patch m = {.key_hash = fake_hash(f), .op = OP_VM_PATCH, .vm = vm, .restart = (uint8_t)(1 + to)};
@@ -136,7 +130,7 @@ static void test_a_stop_calls_the_restart_off(void **state)
 		assert_int_equal(fake_stop(f, vm), 409);
 		f->kill.hold = false;
 		fake_release(f);
-		restart(f);
+		fake_restart_control(f);
 		fake_wait_ms(f, 200);
 		assert_int_equal(fake_state(f, vm), VM_STOPPED);
 		assert_int_equal(f->starts, starts);
@@ -190,7 +184,7 @@ static void test_five_times_then_it_is_left(void **state)
 		fake_exit(f, vm, 9, "killed by signal 9");
 		until_starts(f, 2 + i);
 		fake_until_state(f, vm, VM_READY);
-		restart(f);
+		fake_restart_control(f);
 		assert_int_equal(fake_state(f, vm), VM_READY);
 	}
 	fake_exit(f, vm, 9, "killed by signal 9");

@@ -616,6 +616,12 @@ void fake_start_control(struct fake *f)
 	await_ready(f);
 }
 
+void fake_restart_control(struct fake *f)
+{
+	fake_stop_control(f);
+	fake_start_control(f);
+}
+
 void fake_api_replace(struct fake *f)
 {
 	drop_peer(f, &f->api);

@@ -94,6 +94,7 @@ void fake_destroy(struct fake *f);
 /* iron-control dies and comes back; channels are new, vms and store stay. */
 void fake_stop_control(struct fake *f);
 void fake_start_control(struct fake *f);
+void fake_restart_control(struct fake *f);
 /* The host was rebooted: nothing runs. */
 void fake_reboot(struct fake *f);
 void fake_turn(struct fake *f);

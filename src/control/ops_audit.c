@@ -28,13 +28,9 @@ static bool index_is_whole(struct request *r)
 
 static void fail_list(struct request *r, int code, const char *what)
 {
-	if (code == -EINVAL) {
-		request_fail(r, CODE_VALIDATION_ERROR, "cursor must be one that an earlier answer gave");
-		return;
-	}
 	if (code == -EUCLEAN)
 		tail_reindex(r->control->tail, "it is damaged");
-	request_fail_store(r, code, what);
+	request_fail_list(r, code, what);
 }
 
 void op_audit_egress(struct request *r)

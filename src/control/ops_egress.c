@@ -157,8 +157,8 @@ void op_rule_list(struct request *r)
 	q.host = op_canonical_host(q.host, host);
 	q.cidr = op_canonical_cidr(q.cidr, cidr);
 	int code = store_rules_list(r->control->store, r->workspace, &q, &a, &rules);
-	if (code == -EINVAL) {
-		request_fail(r, CODE_VALIDATION_ERROR, "cursor must be one that an earlier answer gave");
+	if (code) {
+		request_fail_list(r, code, "rules_list");
 		return;
 	}
 	for (size_t i = 0; code == 0 && i < rules.n; i++)

@@ -12,12 +12,8 @@ void op_image_list(struct request *r)
 	struct store_images images;
 
 	int code = store_images_list(r->control->store, REQUEST_RECORD(r, msg_page), &a, &images);
-	if (code == -EINVAL) {
-		request_fail(r, CODE_VALIDATION_ERROR, "cursor must be one that an earlier answer gave");
-		return;
-	}
 	if (code) {
-		request_fail_store(r, code, "images_list");
+		request_fail_list(r, code, "images_list");
 		return;
 	}
 	for (size_t i = 0; i < images.n; i++)

@@ -12,12 +12,8 @@ void op_key_list(struct request *r)
 	struct store_keys keys;
 
 	int code = store_keys_list(r->control->store, r->workspace, REQUEST_RECORD(r, msg_page), &a, &keys);
-	if (code == -EINVAL) {
-		request_fail(r, CODE_VALIDATION_ERROR, "cursor must be one that an earlier answer gave");
-		return;
-	}
 	if (code) {
-		request_fail_store(r, code, "keys_list");
+		request_fail_list(r, code, "keys_list");
 		return;
 	}
 	for (size_t i = 0; i < keys.n; i++)

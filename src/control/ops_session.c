@@ -23,12 +23,8 @@ void op_vm_sessions(struct request *r)
 	if (!op_find_vm(r, q->vm, &a, &vm))
 		return;
 	int code = store_sessions_list(r->control->store, q->vm, q->cursor, q->limit, &a, &sessions);
-	if (code == -EINVAL) {
-		request_fail(r, CODE_VALIDATION_ERROR, "cursor must be one that an earlier answer gave");
-		return;
-	}
 	if (code) {
-		request_fail_store(r, code, "sessions_list");
+		request_fail_list(r, code, "sessions_list");
 		return;
 	}
 	for (size_t i = 0; i < sessions.n; i++) {

@@ -86,12 +86,8 @@ void op_vm_list(struct request *r)
 		return;
 	}
 	int code = store_vms_list(r->control->store, r->workspace, q, &a, &vms);
-	if (code == -EINVAL) {
-		request_fail(r, CODE_VALIDATION_ERROR, "cursor must be one that an earlier answer gave");
-		return;
-	}
 	if (code) {
-		request_fail_store(r, code, "vms_list");
+		request_fail_list(r, code, "vms_list");
 		return;
 	}
 	for (size_t i = 0; i < vms.n; i++)

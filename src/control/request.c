@@ -144,6 +144,14 @@ void request_fail_store(struct request *r, int code, const char *what)
 		request_fail(r, CODE_INTERNAL, "the database failed; see iron-control's log");
 }
 
+void request_fail_list(struct request *r, int code, const char *what)
+{
+	if (code == -EINVAL)
+		request_fail(r, CODE_VALIDATION_ERROR, "cursor must be one that an earlier answer gave");
+	else
+		request_fail_store(r, code, what);
+}
+
 /* --- the record --- */
 
 static void on_recorded(int code, void *arg)

@@ -90,6 +90,8 @@ void request_fail(struct request *r, enum api_code code, const char *fmt, ...) _
 
 /* For a store_ function's failure that the API has no word of its own for. */
 void request_fail_store(struct request *r, int code, const char *what);
+/* The same for a list of the store's, where -EINVAL is the cursor's. */
+void request_fail_list(struct request *r, int code, const char *what);
 
 /* True: it is on record (durably), go on. False: it is being written, and the handler runs again afterwards; or that
  * failed, and the request has been answered. detail: borrowed, may be NULL. */

@@ -23,19 +23,13 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void restart(struct fake *f)
-{
-	fake_stop_control(f);
-	fake_start_control(f);
-}
-
 static void test_what_runs_runs_on(void **state)
 {
 	struct fake *f = *state;
 	uint64_t vm = fake_vm_create(f, "demo", NULL), rule;
 
 	assert_int_equal(fake_rule_create(f, vm, "r", "example.com", &rule), 201);
-	restart(f);
+	fake_restart_control(f);
 	assert_int_equal(fake_state(f, vm), VM_READY); /* never anything else */
 	fake_turn(f);
 	assert_int_equal(f->starts, 1);
@@ -206,7 +200,7 @@ static void test_what_irond_has_and_the_store_calls_destroyed_is_removed(void **
 	assert_int_equal(fake_object(f, OP_VM_DELETE, vm, 0, true), 204);
 	fake_until_state(f, vm, VM_DESTROYED);
 	fake_vm_get(f, vm)->prepared = true; /* an irond that died before its table was written */
-	restart(f);
+	fake_restart_control(f);
 	fake_turn(f);
 	assert_false(fake_vm_get(f, vm)->prepared);
 	assert_int_equal(fake_state(f, vm), VM_DESTROYED);
