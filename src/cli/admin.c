@@ -28,13 +28,12 @@ static int run_keys_list(struct context *c)
 		const char *cells[] = {get_string(key, "name"), scopes, created, used, expires, get_string(key, "id")};
 		for (size_t k = 0; k < ARRAY_SIZE(cells); k++)
 			table_cell(&t, cells[k]);
-		_cleanup_free_ char *name = out_escape(cells[0]);
-		if (c->quiet && !c->json)
-			out_line("%s", name);
 	}
 	if (c->json)
 		out_json(data);
-	else if (!c->quiet)
+	else if (c->quiet)
+		out_each(data, "name");
+	else
 		table_print(&t);
 	table_finish(&t);
 	json_decref(data);

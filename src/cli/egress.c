@@ -177,18 +177,6 @@ static void print_rules(const json_t *data)
 	table_finish(&t);
 }
 
-static void print_ids(const json_t *data)
-{
-	const json_t *rule;
-	size_t i;
-
-	json_array_foreach(data, i, rule)
-	{
-		_cleanup_free_ char *id = out_escape(get_string(rule, "id"));
-		out_line("%s", id);
-	}
-}
-
 static int run_list(struct context *c)
 {
 	_cleanup_free_ char *base = NULL;
@@ -207,7 +195,7 @@ static int run_list(struct context *c)
 	if (c->json)
 		out_json(data);
 	else if (c->quiet)
-		print_ids(data);
+		out_each(data, "id");
 	else if (json_array_size(data))
 		print_rules(data);
 	else

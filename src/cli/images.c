@@ -27,15 +27,14 @@ static int run_image_list(struct context *c)
 		                       get_string(image, "id")};
 		for (size_t k = 0; k < ARRAY_SIZE(cells); k++)
 			table_cell(&t, cells[k]);
-		_cleanup_free_ char *name = out_escape(cells[0]);
-		if (c->quiet && !c->json)
-			out_line("%s", name);
 	}
 	if (c->json)
 		out_json(data);
-	else if (!c->quiet && json_array_size(data))
+	else if (c->quiet)
+		out_each(data, "name");
+	else if (json_array_size(data))
 		table_print(&t);
-	else if (!c->quiet)
+	else
 		out_line("no images; sudo irond image build base makes one");
 	table_finish(&t);
 	json_decref(data);

@@ -239,6 +239,18 @@ char *out_duration(uint64_t ms)
 	                : xasprintf("%llu h %llu min", s / 3600, s % 3600 / 60);
 }
 
+void out_each(const json_t *list, const char *field)
+{
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach(list, i, item)
+	{
+		_cleanup_free_ char *text = out_escape(get_string(item, field));
+		out_line("%s", text);
+	}
+}
+
 char *out_join(const json_t *list, const char *between)
 {
 	_cleanup_(buf_finish) struct buf b = {0};

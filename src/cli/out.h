@@ -60,6 +60,8 @@ void out_json(const json_t *value);
 
 /* "3 min ago", "2026-01-31 12:00" in local time when older than a day; "-" for null. */
 char *out_age(const json_t *rfc3339);
+/* A line for each object of the list: that field, escaped. */
+void out_each(const json_t *list, const char *field);
 /* "1.4 MiB"; "-" for what is no number. */
 char *out_bytes(const json_t *number);
 char *out_size(double bytes);

@@ -69,18 +69,6 @@ static void print_vms(const json_t *data)
 	table_finish(&t);
 }
 
-static void print_names(const json_t *data)
-{
-	const json_t *item;
-	size_t i;
-
-	json_array_foreach(data, i, item)
-	{
-		_cleanup_free_ char *name = out_escape(get_string(item, "name"));
-		out_line("%s", name);
-	}
-}
-
 /* With --all those that are destroyed follow; the API leaves them out unless they are asked for. */
 static int fetch_vms(struct context *c, size_t limit, json_t **ret, bool *ret_more)
 {
@@ -123,7 +111,7 @@ static int run_list(struct context *c)
 	if (c->json)
 		out_json(data);
 	else if (c->quiet)
-		print_names(data);
+		out_each(data, "name");
 	else if (json_array_size(data))
 		print_vms(data);
 	else
