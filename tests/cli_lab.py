@@ -20,6 +20,8 @@ import termios
 import threading
 import time
 
+import pytest
+
 from api_lab import make_certificate
 from harness import BUILD, wait_for
 
@@ -240,3 +242,9 @@ class Terminal:
         self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self.fd)
         return self.out.decode(errors="replace").replace("\r\n", "\n")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Fake() as f:
+        yield f

@@ -11,18 +11,12 @@ import time
 
 import pytest
 
-from cli_lab import IRON, VM, VM_ID, Fake, error, page
+from cli_lab import Fake, IRON, VM, VM_ID, error, page, server  # noqa: F401 (server: a fixture)
 from harness import wait_for
 from test_cli_output import EXEC, PRINTING, fill
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.exe\r\n\x00\x08"
 BAD_BYTES = [b"\x1b", b"\x07", "\x9b".encode(), "\u202e".encode(), b"\r", b"\x08", b"\x00"]
-
-
-@pytest.fixture(scope="module")
-def server():
-    with Fake() as f:
-        yield f
 
 
 @pytest.fixture

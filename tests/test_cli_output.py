@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from cli_lab import KEY, VM, VM_ID, Fake, error, page
+from cli_lab import Fake, KEY, VM, VM_ID, error, page, server  # noqa: F401 (server: a fixture)
 
 NOW = "2026-01-31T12:00:00Z"
 RULE = {"id": "egr_00000000j6hb7", "name": "npm", "host": "registry.npmjs.example", "cidr": "", "ports": [80, 443], "methods": [], "paths": [],
@@ -68,12 +68,6 @@ PRINTING = ["create x", "create x --async", "list", "show demo", "set demo --lab
             "keys create ci --scope vm:read", "keys revoke ci", "host", "whoami", "exec -d demo -- make"]
 TABLES = ["list", "sessions demo", "ps demo", "egress list", "audit egress", "audit events", "audit summary", "image list", "keys list", "host",
           "egress explain --vm demo https://x/y", "egress preset list", "egress preset show npm"]
-
-
-@pytest.fixture(scope="module")
-def server():
-    with Fake() as f:
-        yield f
 
 
 @pytest.fixture

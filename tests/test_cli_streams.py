@@ -13,17 +13,11 @@ import time
 
 import pytest
 
-from cli_lab import IRON, VM, VM_ID, Fake, error, in_session, page
+from cli_lab import Fake, IRON, VM, VM_ID, error, in_session, page, server  # noqa: F401 (server: a fixture)
 from harness import wait_for
 from test_cli_output import EXEC
 
 EXEC_ID = EXEC["id"]
-
-
-@pytest.fixture(scope="module")
-def server():
-    with Fake() as f:
-        yield f
 
 
 @pytest.fixture

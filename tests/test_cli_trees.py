@@ -11,17 +11,11 @@ import time
 
 import pytest
 
-from cli_lab import VM_ID, Fake, error
+from cli_lab import Fake, VM_ID, error, server  # noqa: F401 (server: a fixture)
 from harness import wait_for
 
 ARCHIVE = rf"/vms/{VM_ID}/files/archive\?path=.*"
 STAT = rf"/vms/{VM_ID}/files/stat\?path=.*"
-
-
-@pytest.fixture(scope="module")
-def server():
-    with Fake() as f:
-        yield f
 
 
 @pytest.fixture
