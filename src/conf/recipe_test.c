@@ -39,7 +39,7 @@ static void a_whole_recipe(void **state)
 				 "scripts:\n"
 				 "  - run: |\n"
 				 "      echo one\n"
-				 "egress: [pypi.org, \"*.example.com\", 192.0.2.7]\n"
+				 "egress: [packages.example.com, \"*.example.com\", 192.0.2.7]\n"
 				 "disk_gib: 8\n"
 				 "vcpus: 2\n"
 				 "memory_mib: 2048\n"
@@ -89,7 +89,7 @@ static void what_is_refused(void **state)
 		{"name: x\npackages: [--allow-unauthenticated]\n", "packages[0]: expected the name of a Debian package"},
 		{"name: x\npackages: [\"jq vim\"]\n", "packages[0]"},
 		{"name: x\npackages: jq\n", "packages: expected a list"},
-		{"name: x\negress: [pypi.org]\npackages: [jq]\n", "there is no script"},
+		{"name: x\negress: [packages.example.com]\npackages: [jq]\n", "there is no script"},
 		{"name: x\nscripts: [{run: a}]\negress: [\"*\"]\n", "egress[0]: expected a host name"},
 		{"name: x\nscripts: [{run: a}]\negress: [\"http://x.org/\"]\n", "egress[0]: expected a host name"},
 		{"name: x\nscripts: [{run: \"\"}]\n", "something in it"},
