@@ -51,90 +51,91 @@ static void test_edns(void **state)
 	assert_false(q.dnssec_ok);
 }
 
+static const struct {
+	struct str packet;
+	int rcode;
+} rcodes[] = {
+	/* no, two, no whole question */
+	{PACKET("\x12\x34\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"), DNS_FORMERR},
+	{PACKET("\x12\x34\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00" EXAMPLE A_IN EXAMPLE A_IN), DNS_FORMERR},
+	{PACKET(HEADER "\x07"
+	       "example"),
+	 DNS_FORMERR},
+	{PACKET(HEADER EXAMPLE "\x00\x01\x00"), DNS_FORMERR},
+	{PACKET(HEADER), DNS_FORMERR},
+	/* compression, the reserved label types, a trailing byte */
+	{PACKET(HEADER "\xc0\x0c" A_IN), DNS_FORMERR},
+	{PACKET(HEADER "\x07"
+	       "example\xc0\x0c" A_IN),
+	 DNS_FORMERR},
+	{PACKET(HEADER "\x41"
+	       "a\x00" A_IN),
+	 DNS_FORMERR},
+	{PACKET(HEADER "\x80\x00" A_IN), DNS_FORMERR},
+	{PACKET(HEADER EXAMPLE A_IN "x"), DNS_FORMERR},
+	/* answer, authority, two additional records */
+	{PACKET("\x12\x34\x01\x00\x00\x01\x00\x01\x00\x00\x00\x00" EXAMPLE A_IN), DNS_FORMERR},
+	{PACKET("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x01\x00\x00" EXAMPLE A_IN), DNS_FORMERR},
+	{PACKET("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x02" EXAMPLE A_IN OPT OPT), DNS_FORMERR},
+	/* OPT: absent, cut, with a name, options that do not add up, of another type */
+	{PACKET(HEADER_OPT EXAMPLE A_IN), DNS_FORMERR},
+	{PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00"), DNS_FORMERR},
+	{PACKET(HEADER_OPT EXAMPLE A_IN "\x01"
+	                        "a\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x00"),
+	 DNS_FORMERR},
+	{PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x04\x00\x0a\x00\x01"),
+	 DNS_FORMERR},
+	{PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00"), DNS_FORMERR},
+	{PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x29\x04\xd0\x00\x01\x00\x00\x00\x00"), DNS_BADVERS},
+	/* opcode, class, meta types */
+	{PACKET("\x12\x34\x29\x00\x00\x01\x00\x00\x00\x00\x00\x00" EXAMPLE A_IN), DNS_NOTIMP},
+	{PACKET(HEADER EXAMPLE "\x00\x01\x00\x03"), DNS_REFUSED},
+	{PACKET(HEADER EXAMPLE "\x00\x01\x00\xff"), DNS_REFUSED},
+	{PACKET(HEADER EXAMPLE "\x00\xfc\x00\x01"), DNS_REFUSED},
+	{PACKET(HEADER EXAMPLE "\x00\x29\x00\x01"), DNS_REFUSED},
+	{PACKET(HEADER EXAMPLE "\x00\x00\x00\x01"), DNS_REFUSED},
+	{PACKET(HEADER EXAMPLE "\x00\xff\x00\x01"), 0},
+	{PACKET(HEADER EXAMPLE "\x00\x1c\x00\x01"), 0},
+	{PACKET(HEADER EXAMPLE "\x00\x41\x00\x01"), 0},
+	/* names that are none of ours */
+	{PACKET(HEADER "\x00" A_IN), DNS_NXDOMAIN},
+	{PACKET(HEADER "\x03"
+	       "a b\x03"
+	       "com\x00" A_IN),
+	 DNS_NXDOMAIN},
+	{PACKET(HEADER "\x03"
+	       "a.b\x03"
+	       "com\x00" A_IN),
+	 DNS_NXDOMAIN},
+	{PACKET(HEADER "\x03"
+	       "a\x00"
+	       "b\x03"
+	       "com\x00" A_IN),
+	 DNS_NXDOMAIN},
+	{PACKET(HEADER "\x01"
+	       "1\x01"
+	       "2\x01"
+	       "3\x01"
+	       "4\x00" A_IN),
+	 DNS_NXDOMAIN},
+	{PACKET(HEADER "\x02"
+	       "\xc3\xbc\x03"
+	       "com\x00" A_IN),
+	 DNS_NXDOMAIN},
+	/* not to be answered */
+	{PACKET(""), -EBADMSG},
+	{PACKET("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00"), -EBADMSG},
+	{PACKET("\x12\x34\x81\x80\x00\x01\x00\x00\x00\x00\x00\x00" EXAMPLE A_IN), -EBADMSG},
+};
+
 static void test_rcodes(void **state)
 {
-	static const struct {
-		struct str packet;
-		int rcode;
-	} cases[] = {
-	        /* no, two, no whole question */
-	        {PACKET("\x12\x34\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"), DNS_FORMERR},
-	        {PACKET("\x12\x34\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00" EXAMPLE A_IN EXAMPLE A_IN), DNS_FORMERR},
-	        {PACKET(HEADER "\x07"
-	                       "example"),
-	         DNS_FORMERR},
-	        {PACKET(HEADER EXAMPLE "\x00\x01\x00"), DNS_FORMERR},
-	        {PACKET(HEADER), DNS_FORMERR},
-	        /* compression, the reserved label types, a trailing byte */
-	        {PACKET(HEADER "\xc0\x0c" A_IN), DNS_FORMERR},
-	        {PACKET(HEADER "\x07"
-	                       "example\xc0\x0c" A_IN),
-	         DNS_FORMERR},
-	        {PACKET(HEADER "\x41"
-	                       "a\x00" A_IN),
-	         DNS_FORMERR},
-	        {PACKET(HEADER "\x80\x00" A_IN), DNS_FORMERR},
-	        {PACKET(HEADER EXAMPLE A_IN "x"), DNS_FORMERR},
-	        /* answer, authority, two additional records */
-	        {PACKET("\x12\x34\x01\x00\x00\x01\x00\x01\x00\x00\x00\x00" EXAMPLE A_IN), DNS_FORMERR},
-	        {PACKET("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x01\x00\x00" EXAMPLE A_IN), DNS_FORMERR},
-	        {PACKET("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x02" EXAMPLE A_IN OPT OPT), DNS_FORMERR},
-	        /* OPT: absent, cut, with a name, options that do not add up, of another type */
-	        {PACKET(HEADER_OPT EXAMPLE A_IN), DNS_FORMERR},
-	        {PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00"), DNS_FORMERR},
-	        {PACKET(HEADER_OPT EXAMPLE A_IN "\x01"
-	                                        "a\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x00"),
-	         DNS_FORMERR},
-	        {PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x04\x00\x0a\x00\x01"),
-	         DNS_FORMERR},
-	        {PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00"), DNS_FORMERR},
-	        {PACKET(HEADER_OPT EXAMPLE A_IN "\x00\x00\x29\x04\xd0\x00\x01\x00\x00\x00\x00"), DNS_BADVERS},
-	        /* opcode, class, meta types */
-	        {PACKET("\x12\x34\x29\x00\x00\x01\x00\x00\x00\x00\x00\x00" EXAMPLE A_IN), DNS_NOTIMP},
-	        {PACKET(HEADER EXAMPLE "\x00\x01\x00\x03"), DNS_REFUSED},
-	        {PACKET(HEADER EXAMPLE "\x00\x01\x00\xff"), DNS_REFUSED},
-	        {PACKET(HEADER EXAMPLE "\x00\xfc\x00\x01"), DNS_REFUSED},
-	        {PACKET(HEADER EXAMPLE "\x00\x29\x00\x01"), DNS_REFUSED},
-	        {PACKET(HEADER EXAMPLE "\x00\x00\x00\x01"), DNS_REFUSED},
-	        {PACKET(HEADER EXAMPLE "\x00\xff\x00\x01"), 0},
-	        {PACKET(HEADER EXAMPLE "\x00\x1c\x00\x01"), 0},
-	        {PACKET(HEADER EXAMPLE "\x00\x41\x00\x01"), 0},
-	        /* names that are none of ours */
-	        {PACKET(HEADER "\x00" A_IN), DNS_NXDOMAIN},
-	        {PACKET(HEADER "\x03"
-	                       "a b\x03"
-	                       "com\x00" A_IN),
-	         DNS_NXDOMAIN},
-	        {PACKET(HEADER "\x03"
-	                       "a.b\x03"
-	                       "com\x00" A_IN),
-	         DNS_NXDOMAIN},
-	        {PACKET(HEADER "\x03"
-	                       "a\x00"
-	                       "b\x03"
-	                       "com\x00" A_IN),
-	         DNS_NXDOMAIN},
-	        {PACKET(HEADER "\x01"
-	                       "1\x01"
-	                       "2\x01"
-	                       "3\x01"
-	                       "4\x00" A_IN),
-	         DNS_NXDOMAIN},
-	        {PACKET(HEADER "\x02"
-	                       "\xc3\xbc\x03"
-	                       "com\x00" A_IN),
-	         DNS_NXDOMAIN},
-	        /* not to be answered */
-	        {PACKET(""), -EBADMSG},
-	        {PACKET("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00"), -EBADMSG},
-	        {PACKET("\x12\x34\x81\x80\x00\x01\x00\x00\x00\x00\x00\x00" EXAMPLE A_IN), -EBADMSG},
-	};
 	struct dns_query q;
 
-	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		int r = dns_query_parse(cases[i].packet, &q);
-		if (r != cases[i].rcode)
-			fail_msg("case %zu: %d, not %d", i, r, cases[i].rcode);
+	for (size_t i = 0; i < ARRAY_SIZE(rcodes); i++) {
+		int r = dns_query_parse(rcodes[i].packet, &q);
+		if (r != rcodes[i].rcode)
+			fail_msg("case %zu: %d, not %d", i, r, rcodes[i].rcode);
 		if (r > 0)
 			assert_string_equal(q.name, "");
 	}
