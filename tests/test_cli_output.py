@@ -32,8 +32,8 @@ SUMMARY = {"host": "api.example.com", "total": 5, "allowed": 3, "warned": 1, "de
 HOST = {"version": "1", "accelerator": "tcg", "accelerator_reason": "no KVM", "isolation": "process", "memory_total_mib": 100, "roles": [
     {"name": "iron-audit", "id": "", "state": "ok", "pid": 7, "restarts": 0, "started_at": NOW}]}
 PRESET = {"name": "npm", "description": "npm's packages", "added": True, "rules": [
-    {"host": "registry.npmjs.org", "ports": [443], "methods": ["GET"], "paths": ["/-/npm/v1/security/*"], "tls": "intercept", "action": "allow"},
-    {"host": "registry.yarnpkg.com", "ports": [443], "methods": [], "paths": [], "tls": "intercept", "action": "allow"}]}
+    {"host": "registry.npm.example", "ports": [443], "methods": ["GET"], "paths": ["/-/npm/v1/security/*"], "tls": "intercept", "action": "allow"},
+    {"host": "registry.yarn.example", "ports": [443], "methods": [], "paths": [], "tls": "intercept", "action": "allow"}]}
 EXPLAIN = {"verdict": "denied", "allowed": False, "mode": "enforce", "protocol": "http", "reason": "no rule allows it", "rule": None, "matched": [RULE]}
 
 
@@ -249,7 +249,7 @@ def test_filters_go_into_the_query(fake):
 def test_presets(fake):
     assert fake.ok("egress", "preset", "list", "-q") == "npm\n"
     shown = fake.ok("egress", "preset", "show", "npm")
-    assert "registry.yarnpkg.com" in shown and "/-/npm/v1/security/*" in shown and "yes" in shown
+    assert "registry.yarn.example" in shown and "/-/npm/v1/security/*" in shown and "yes" in shown
     done = fake.iron("egress", "preset", "show", "nope")
     assert done.returncode == 1 and b"no preset nope" in done.stderr
     fake.ok("egress", "preset", "add", "npm", "pypi")

@@ -144,7 +144,7 @@ void listeners_close(struct listeners *l)
 /* --- records; their lists live in a struct text until they are encoded --- */
 
 struct text {
-	struct buf shapes, private_allow, resolvers, never_dial, extra_ca;
+	struct buf shapes, private_allow, resolvers, never_dial, extra_ca, packages;
 };
 
 static void text_finish(struct text *t)
@@ -153,6 +153,7 @@ static void text_finish(struct text *t)
 	buf_finish(&t->private_allow);
 	buf_finish(&t->resolvers);
 	buf_finish(&t->never_dial);
+	buf_finish(&t->packages);
 	buf_finish(&t->extra_ca);
 }
 
@@ -234,6 +235,8 @@ static int control_record(const struct conf *c, struct text *t, struct msg_contr
 					 &(struct rec_shape){.name = str_of(c->shapes[i].name),
 							     .vcpus = c->shapes[i].vcpus,
 							     .memory_mib = c->shapes[i].memory_mib});
+	for (unsigned i = 0; r == 0 && i < c->egress.packages_count; i++)
+		r = wire_list_add_z(&t->packages, c->egress.packages[i]);
 	for (unsigned i = 0; r == 0 && i < c->egress.never_dial_count; i++)
 		r = wire_list_add_z(&t->never_dial, c->egress.never_dial[i]);
 	if (r == 0)
@@ -247,6 +250,7 @@ static int control_record(const struct conf *c, struct text *t, struct msg_contr
 		.synthetic_prefix = c->egress.synthetic_prefix,
 		.private_allow = buf_str(&t->private_allow),
 		.never_dial = buf_str(&t->never_dial),
+		.packages = buf_str(&t->packages),
 		.index_days = c->audit.index_days,
 		.max_vms = c->limits.max_vms,
 		.max_vms_per_workspace = c->limits.max_vms_per_workspace,

@@ -78,6 +78,7 @@ WIRE_DECLARE(rec_private, REC_PRIVATE_FIELDS);
 	F(T, u32, stop_timeout_ms, 0)                                                                                  \
 	F(T, str, default_image, 63)                                                                                   \
 	F(T, str, extra_ca, 49152)                                                                                     \
+	F(T, list, packages, 8192)     /* egress.packages: NAME=HOST[:PORT] each */                                    \
 	F(T, u32, restart_pause_ms, 0) /* before the first start of restart: always; 0: a second */
 WIRE_DECLARE(msg_control_config, MSG_CONTROL_CONFIG_FIELDS);
 

@@ -30,6 +30,8 @@ struct conf_egress {
 	unsigned extra_ca_files_count;
 	char **never_dial; /* CIDRs and addresses, besides those that no setting opens */
 	unsigned never_dial_count;
+	char **packages; /* NAME=HOST or NAME=HOST:PORT */
+	unsigned packages_count;
 	struct conf_private *private_allow;
 	unsigned private_allow_count;
 	char *synthetic_range;       /* IPv4 CIDR; parsed: */

@@ -87,6 +87,17 @@ static bool is_allowed_host(const char *v)
 	return hostname_parse_idn(str_of(strncmp(v, "*.", 2) == 0 ? v + 2 : v), name) == 0;
 }
 
+/* One host of a preset. */
+static bool is_package(const char *v)
+{
+	const char *is = strchr(v, '=');
+	_cleanup_free_ char *name = is ? str_dup(str_make(v, (size_t)(is - v))) : NULL;
+	struct host h;
+	uint16_t port;
+
+	return is && is - v <= 63 && is_name(name) && authority_parse(str_of(is + 1), &h, &port) == 0 && h.ip.family == 0;
+}
+
 /* Which test holds for which key. */
 static const struct {
 	const char *name;
@@ -97,6 +108,7 @@ static const struct {
 	{"instance", is_name},         {"cgroup_root", is_relative},      {"sandbox", is_sandbox},
 	{"log_level", is_log_level},   {"default_image", is_name},        {"resolvers", is_resolver},
 	{"extra_ca_files", is_path},   {"never_dial", is_cidr},           {"metrics_listen", is_listen_or_empty},
+	{"packages", is_package},
 };
 
 static int check_string(const struct conf_option *o, const char *v, char ret_bad[128])

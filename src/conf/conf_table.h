@@ -47,6 +47,9 @@
 	  "Further certificate authorities (PEM) that guests are given to trust, for upstreams of your own.")          \
 	K(strs, egress, never_dial, "[168.63.129.16/32]", 0, 256, "a list of addresses or CIDRs",                      \
 	  "Never dialled, whatever a rule says; besides what is not globally reachable and this host's own.")          \
+	K(strs, egress, packages, "[]", 0, 24, "a list of at most 24 NAME=HOST or NAME=HOST:PORT",                     \
+	  "Presets of package sources: `iron egress preset add NAME` allows reading from its HOSTs (443, or PORT)."    \
+	  " quickstart fills in those that this machine itself fetches packages from.")                               \
 	K(privates, egress, private_allow, "[]", 0, 256, "a list of {cidr, hosts?}",                                   \
 	  "Ranges that are not global and may be dialled all the same. With hosts, an ordinary rule for such a name"   \
 	  " suffices; otherwise a rule must name the CIDR or `addresses`.")                                            \

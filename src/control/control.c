@@ -256,7 +256,8 @@ static int take_settings(struct control *c, const struct msg_control_config *m, 
 	}
 	struct ip base = ip_from_v4(m->synthetic_base);
 	s->synthetic = cidr_of(&base, MIN(m->synthetic_prefix, (uint8_t)32));
-	return dial_limits_create(m->never_dial, m->private_allow, &s->limits, reterr);
+	int r = presets_make(m->packages, &s->presets, reterr);
+	return r ? r : dial_limits_create(m->never_dial, m->private_allow, &s->limits, reterr);
 }
 
 static int find_workspace(struct control *c, struct error *reterr)
@@ -351,6 +352,7 @@ void control_destroy(struct control *c)
 	map_finish(&c->touched);
 	map_finish(&c->kept_now);
 	free(c->settings.extra_ca);
+	presets_finish(&c->settings.presets);
 	dial_limits_destroy(c->settings.limits);
 	free(c->images);
 	free(c);

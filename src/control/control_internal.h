@@ -14,6 +14,7 @@
 #include "control/tail.h"
 #include "model/spec.h"
 #include "policy/dial.h"
+#include "policy/preset.h"
 #include "store/store.h"
 
 #define SHAPES_MAX 32
@@ -27,6 +28,7 @@ struct settings {
 	char *extra_ca; /* PEM */
 	struct dial_limits *limits; /* for explain; the workers hold their own */
 	struct cidr synthetic;
+	struct presets presets;
 };
 
 struct control {

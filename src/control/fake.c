@@ -675,6 +675,11 @@ struct fake *fake_create(void)
 	                                        .stop_timeout_ms = 300,
 	                                        .restart_pause_ms = 10,
 	                                        .default_image = STR("base")};
+	static const char *const packages[] = {"pypi=index.example.org", "pypi=files.example.org", "npm=registry.example.org",
+					       "npm=cdn.example.org", "npm=mirror.example.org:80"};
+	for (size_t i = 0; i < ARRAY_SIZE(packages); i++)
+		assert_int_equal(wire_list_add_z(&f->packages, packages[i]), 0);
+	f->config.packages = buf_str(&f->packages);
 	snprintf(f->dir, sizeof f->dir, "/tmp/iron-control-test.XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
 	assert_int_equal(store_open(f->dir, &f->store, &e), 0);
@@ -706,6 +711,7 @@ void fake_destroy(struct fake *f)
 	free_values(&f->vms);
 	free_values(&f->workers);
 	VEC_FINISH(&f->held);
+	buf_finish(&f->packages);
 	event_base_free(f->base);
 	free(f);
 }

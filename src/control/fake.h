@@ -67,6 +67,7 @@ struct fake {
 	struct store *store;
 	struct control *control;
 	struct msg_control_config config;
+	struct buf packages; /* config.packages */
 	struct ipc_peer *irond, *api, *audit;
 	struct map vms, workers;
 	char key[64];		/* of the default workspace, every scope */

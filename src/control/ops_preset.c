@@ -86,8 +86,8 @@ void op_preset_list(struct request *r)
 
 	if (!load_rules(r, &a, &rules))
 		return;
-	for (const struct preset *p = presets; code == 0 && p->name; p++)
-		code = preset_row(r, p, &rules);
+	for (size_t i = 0; code == 0 && i < r->control->settings.presets.v.n; i++)
+		code = preset_row(r, &r->control->settings.presets.v.v[i], &rules);
 	if (code)
 		request_fail_store(r, code, "presets");
 	else
@@ -145,7 +145,7 @@ void op_preset_add(struct request *r)
 {
 	_cleanup_(arena_finish) struct arena a = {0};
 	const struct msg_preset *m = REQUEST_RECORD(r, msg_preset);
-	const struct preset *p = preset_find(m->name);
+	const struct preset *p = preset_find(&r->control->settings.presets, m->name);
 	struct store_rules rules;
 
 	if (!p) {
@@ -193,7 +193,7 @@ void op_preset_remove(struct request *r)
 			rules.v[n++] = rules.v[i];
 	if (n == 0) {
 		request_fail(r, CODE_PRESET_NOT_FOUND,
-			     preset_find(m->name) ? "the workspace has no rules of the preset %.*s"
+			     preset_find(&r->control->settings.presets, m->name) ? "the workspace has no rules of the preset %.*s"
 						  : "there is no preset %.*s; `iron egress preset list` shows which there are",
 			     STR_ARG(m->name));
 		return;

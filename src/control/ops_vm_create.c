@@ -72,13 +72,13 @@ static int take_rules(struct creation *c, const struct msg_vm_create *m, struct 
 }
 
 /* The presets' rules, each preset's once. -ENOENT: there is no such preset. */
-static int take_presets(struct creation *c, struct str names, struct error *reterr)
+static int take_presets(struct creation *c, const struct presets *all, struct str names, struct error *reterr)
 {
 	struct str rest = names, name, earlier, other, rules, item;
 	int r = 0;
 
 	while (r == 0 && wire_list_next(&rest, &name)) {
-		const struct preset *p = preset_find(name);
+		const struct preset *p = preset_find(all, name);
 		if (!p)
 			return error_set(reterr, -ENOENT, "there is no preset %.*s; `iron egress preset list` shows which there are",
 					 STR_ARG(name));
@@ -124,7 +124,7 @@ static int check(struct creation *c, const struct control *control, const struct
 		r = op_check_labels(m->labels, reterr);
 	if (r == 0)
 		r = take_rules(c, m, reterr);
-	return r ? r : take_presets(c, m->presets, reterr);
+	return r ? r : take_presets(c, &control->settings.presets, m->presets, reterr);
 }
 
 static bool has_room(struct request *r, const struct vm_spec *spec)

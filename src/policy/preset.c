@@ -1,30 +1,19 @@
 #include "policy/preset.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "codec/hostname.h"
+#include "codec/ip.h"
 #include "policy/rule.h"
 
 /* Where programs only read, only reading is allowed: what is published goes out by a rule that says so. */
 #define READ "GET|HEAD"
+#define PACKAGES "Packages from the sources that this host names in iron.yaml, reading only"
 
-const struct preset presets[] = {
-	{"alpine", "Alpine's packages (apk)", {{"dl-cdn.alpinelinux.org", "80|443", READ, NULL}}},
+static const struct preset built_in[] = {
 	{"anthropic", "The Claude API", {{"api.anthropic.com", NULL, NULL, NULL}}},
-	{"crates",
-	 "Rust: crates.io and the tool chains (cargo, rustup), reading only",
-	 {{"index.crates.io", NULL, READ, NULL},
-	  {"static.crates.io", NULL, READ, NULL},
-	  {"crates.io", NULL, READ, NULL},
-	  {"static.rust-lang.org", NULL, READ, NULL}}},
-	{"debian",
-	 "Debian's packages (apt)",
-	 {{"deb.debian.org", "80|443", READ, NULL}, {"security.debian.org", "80|443", READ, NULL}}},
-	{"docker-hub",
-	 "Images of Docker Hub, pulling only",
-	 {{"registry-1.docker.io", NULL, READ, NULL},
-	  {"auth.docker.io", NULL, "GET|POST", NULL},
-	  {"production.cloudflare.docker.com", NULL, READ, NULL},
-	  {"docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com", NULL, READ, NULL}}},
 	{"github",
 	 "GitHub by HTTPS: git, the API, releases and raw files, also writing",
 	 {{"github.com", NULL, NULL, NULL},
@@ -33,39 +22,93 @@ const struct preset presets[] = {
 	  {"uploads.github.com", NULL, NULL, NULL},
 	  {"*.githubusercontent.com", NULL, NULL, NULL}}},
 	{"gitlab", "gitlab.com by HTTPS: git and the API, also writing", {{"gitlab.com", NULL, NULL, NULL}}},
-	{"go",
-	 "Go's modules and their checksums, reading only",
-	 {{"proxy.golang.org", NULL, READ, NULL},
-	  {"sum.golang.org", NULL, READ, NULL},
-	  {"storage.googleapis.com", NULL, READ, "/proxy-golang-org-prod/*"}}},
 	{"huggingface",
 	 "Hugging Face: models and data sets, also writing",
 	 {{"huggingface.co", NULL, NULL, NULL}, {"*.huggingface.co", NULL, NULL, NULL}, {"*.hf.co", NULL, NULL, NULL}}},
-	{"maven", "Maven Central, reading only", {{"repo.maven.apache.org", NULL, READ, NULL}, {"repo1.maven.org", NULL, READ, NULL}}},
-	{"npm",
-	 "npm's and Yarn's packages and npm audit, no publishing",
-	 {{"registry.npmjs.org", NULL, READ, NULL},
-	  {"registry.npmjs.org", NULL, "POST", "/-/npm/v1/security/*"},
-	  {"registry.yarnpkg.com", NULL, READ, NULL}}},
 	{"openai", "The OpenAI API", {{"api.openai.com", NULL, NULL, NULL}}},
-	{"pypi",
-	 "Python's packages (pip), reading only",
-	 {{"pypi.org", NULL, READ, NULL}, {"files.pythonhosted.org", NULL, READ, NULL}}},
-	{"rubygems", "Ruby's gems, reading only", {{"rubygems.org", NULL, READ, NULL}, {"index.rubygems.org", NULL, READ, NULL}}},
-	{"ubuntu",
-	 "Ubuntu's packages (apt)",
-	 {{"archive.ubuntu.com", "80|443", READ, NULL},
-	  {"security.ubuntu.com", "80|443", READ, NULL},
-	  {"ports.ubuntu.com", "80|443", READ, NULL}}},
-	{0},
 };
 
-const struct preset *preset_find(struct str name)
+static struct preset *find(const struct presets *p, struct str name)
 {
-	for (const struct preset *p = presets; p->name; p++)
-		if (str_eq(str_of(p->name), name))
-			return p;
+	for (size_t i = 0; i < p->v.n; i++)
+		if (str_eq(str_of(p->v.v[i].name), name))
+			return &p->v.v[i];
 	return NULL;
+}
+
+static const char *keep(struct presets *p, struct str text)
+{
+	VEC_PUSH(&p->texts, str_dup(text));
+	return p->texts.v[p->texts.n - 1];
+}
+
+/* The same entry twice is one rule. */
+static bool has_rule(const struct preset *p, const char *host, const char *ports, size_t *ret_n)
+{
+	size_t n = 0;
+
+	for (; n < PRESET_RULES_MAX && p->rules[n].host; n++)
+		if (strcmp(p->rules[n].host, host) == 0 && strcmp(p->rules[n].ports ? p->rules[n].ports : "", ports) == 0)
+			return true;
+	*ret_n = n;
+	return false;
+}
+
+static int add_package(struct presets *p, struct str entry, struct error *reterr)
+{
+	struct str rest = entry, name;
+	struct host host;
+	uint16_t port = 0;
+	char digits[8];
+	size_t n;
+
+	if (!str_split(&rest, '=', &name) || name.len == 0 || name.len > 63 || authority_parse(rest, &host, &port) ||
+	    host.ip.family)
+		return error_set(reterr, -EINVAL, "egress.packages: '%.*s' is not NAME=HOST or NAME=HOST:PORT", STR_ARG(entry));
+	snprintf(digits, sizeof digits, "%u", port ? port : 443);
+	struct preset *to = find(p, name);
+	if (!to) {
+		VEC_PUSH(&p->v, ((struct preset){.name = keep(p, name), .summary = PACKAGES}));
+		to = &p->v.v[p->v.n - 1];
+	}
+	const char *text = keep(p, str_of(host.name)), *ports = keep(p, str_of(digits));
+	if (has_rule(to, text, ports, &n))
+		return 0;
+	to->rules[n] = (struct preset_rule){.host = text, .ports = ports, .methods = READ};
+	return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct preset *)a)->name, ((const struct preset *)b)->name);
+}
+
+int presets_make(struct str packages, struct presets *ret, struct error *reterr)
+{
+	struct str rest = packages, entry;
+	size_t n = 0;
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(built_in); i++)
+		VEC_PUSH(&ret->v, built_in[i]);
+	while (r == 0 && wire_list_next(&rest, &entry))
+		r = ++n > PRESET_PACKAGES_MAX ? error_set(reterr, -E2BIG, "egress.packages: more than %d", PRESET_PACKAGES_MAX)
+					      : add_package(ret, entry, reterr);
+	qsort(ret->v.v, ret->v.n, sizeof ret->v.v[0], by_name);
+	return r;
+}
+
+void presets_finish(struct presets *p)
+{
+	for (size_t i = 0; i < p->texts.n; i++)
+		free(p->texts.v[i]);
+	VEC_FINISH(&p->texts);
+	VEC_FINISH(&p->v);
+}
+
+const struct preset *preset_find(const struct presets *p, struct str name)
+{
+	return find(p, name);
 }
 
 static int add_texts(const char *texts, struct buf *list)

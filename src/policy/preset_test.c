@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <errno.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -30,16 +31,33 @@ static void check_rule(const struct preset *p, struct str encoded)
 	assert_true(rule.id == 0 && rule.created_at == 0);
 }
 
+static const char *const packages[] = {"debian=mirror.example.org:80", "debian=mirror.example.org", "npm=Registry.Example.com.",
+				       "npm=registry.example.com:443", "github=packages.example.com"};
+
+static void make(struct presets *all, const char *const *v, size_t n, int code)
+{
+	_cleanup_(buf_finish) struct buf list = {0};
+	struct error e = {0};
+
+	for (size_t i = 0; i < n; i++)
+		assert_int_equal(wire_list_add_z(&list, v[i]), 0);
+	assert_int_equal(presets_make(buf_str(&list), all, &e), code);
+	assert_true(code == 0 || strstr(e.text, "egress.packages"));
+}
+
 static void test_each_expands(void **state)
 {
+	_cleanup_(presets_finish) struct presets all = {0};
 	size_t total = 0;
 
-	for (const struct preset *p = presets; p->name; p++) {
+	make(&all, packages, ARRAY_SIZE(packages), 0);
+	for (size_t i = 0; i < all.v.n; i++) {
+		const struct preset *p = &all.v.v[i];
 		_cleanup_(buf_finish) struct buf list = {0};
 		struct str rest, item, others, other;
 		size_t n = 0;
 		assert_int_equal(preset_expand(p, &list), 0);
-		assert_ptr_equal(preset_find(str_of(p->name)), p);
+		assert_ptr_equal(preset_find(&all, str_of(p->name)), p);
 		assert_true(strlen(p->summary) > 0 && strlen(p->summary) <= 255);
 		for (rest = buf_str(&list); wire_list_next(&rest, &item); n++) {
 			check_rule(p, item);
@@ -50,34 +68,55 @@ static void test_each_expands(void **state)
 		assert_true(list.len <= 16384);
 		total += n;
 		/* by name, so each once */
-		assert_true(!p[1].name || strcmp(p->name, p[1].name) < 0);
+		assert_true(i == 0 || strcmp(all.v.v[i - 1].name, p->name) < 0);
 	}
-	assert_in_range(total, 10, PRESETS_RULES_MAX);
+	assert_in_range(total, 14, PRESETS_RULES_MAX);
 }
 
-static void test_what_they_hold(void **state)
+static void test_what_packages_hold(void **state)
 {
+	_cleanup_(presets_finish) struct presets all = {0};
 	_cleanup_(buf_finish) struct buf list = {0};
 	struct str rest, item, text;
 	struct rec_rule rule;
 	uint64_t port;
 
-	assert_int_equal(preset_expand(preset_find(STR("npm")), &list), 0);
+	make(&all, packages, ARRAY_SIZE(packages), 0);
+	assert_int_equal(preset_expand(preset_find(&all, STR("npm")), &list), 0);
 	rest = buf_str(&list);
-	assert_true(wire_list_next(&rest, &item) && wire_list_next(&rest, &item));
+	assert_true(wire_list_next(&rest, &item) && rest.len == 0); /* the same twice is once */
 	assert_int_equal(wire_decode(&rec_rule_wire, item, &rule), 0);
-	assert_true(str_eq(rule.host, STR("registry.npmjs.org")));
+	assert_true(str_eq(rule.host, STR("registry.example.com")));
 	assert_true(wire_list_next_u64(&rule.ports, &port) && port == 443 && !wire_list_next_u64(&rule.ports, &port));
-	assert_true(wire_list_next(&rule.methods, &text) && str_eq(text, STR("POST")) && !wire_list_next(&rule.methods, &text));
-	assert_true(wire_list_next(&rule.paths, &text) && str_eq(text, STR("/-/npm/v1/security/*")));
-	assert_null(preset_find(STR("")));
-	assert_null(preset_find(STR("np")));
-	assert_null(preset_find(STR("npmm")));
+	assert_true(wire_list_next(&rule.methods, &text) && str_eq(text, STR("GET")));
+	assert_true(wire_list_next(&rule.methods, &text) && str_eq(text, STR("HEAD")) && !wire_list_next(&rule.methods, &text));
+	assert_null(preset_find(&all, STR("")));
+	assert_null(preset_find(&all, STR("np")));
+	assert_null(preset_find(&all, STR("npmm")));
+}
+
+static void test_what_is_none(void **state)
+{
+	static const char *const bad[] = {"", "npm", "=host.example", "npm=", "npm=10.0.0.1", "npm=host.example:0", "npm=host.example:x",
+					  "npm=a b.example", "npm=*.example.com", "npm=https://host.example/"};
+	const char *many[PRESET_PACKAGES_MAX + 1];
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		_cleanup_(presets_finish) struct presets all = {0};
+		make(&all, &bad[i], 1, -EINVAL);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(many); i++)
+		many[i] = "npm=host.example";
+	_cleanup_(presets_finish) struct presets fit = {0};
+	_cleanup_(presets_finish) struct presets all = {0};
+	make(&fit, many, PRESET_PACKAGES_MAX, 0);
+	make(&all, many, ARRAY_SIZE(many), -E2BIG);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_expands), cmocka_unit_test(test_what_they_hold)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_expands), cmocka_unit_test(test_what_packages_hold),
+					   cmocka_unit_test(test_what_is_none)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
